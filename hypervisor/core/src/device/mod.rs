@@ -1,0 +1,5 @@
+//! Device models, each from its datasheet.
+//!
+//! A device is `spec.rs` (registers) and `mod.rs` (behaviour). It knows registers and time, not the hypervisor: reads and
+//! writes come as plain calls with the time `now` in guest TSC ticks (see [`crate::time`]), it answers with values, its
+//! interrupt line as a level (`irq_level()`), and the tick at which it wants to be called next (`next_deadline()`).

@@ -1,0 +1,2 @@
+//! `lamina-hw`: what does.
+#![no_std]

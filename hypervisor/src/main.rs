@@ -1,0 +1,2 @@
+//! The Lamina kernel.
+fn main() {}
