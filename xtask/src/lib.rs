@@ -1,0 +1,15 @@
+//! What `cargo xtask` is made of: finding a toolchain, building the parts, packing them into a disk image, and driving
+//! an emulator with it.
+//!
+//! The whole-machine tests (`tests/`) use the same code, so that a test boots exactly what `cargo xtask run` boots.
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod disk_image;
+pub mod machine;
+pub mod process;
+pub mod ramdisk;
+pub mod run;
+pub mod toolchain;
+pub mod verdicts;
+pub mod workspace;

@@ -1,0 +1,311 @@
+//! A conversation with a machine over its serial line: wait for text, type, wait again.
+//!
+//! A thread of its own reads the line, so nothing is lost while nobody waits. Waiting ends at the text, at the end of
+//! the machine, or at the wall-clock limit that catches a hung emulator.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use regex::Regex;
+
+use super::{Emulator, Machine};
+
+/// What the console of Lamina prints when it waits for a command.
+pub const PROMPT: &str = "lamina> ";
+
+/// How much of the serial log an error shows.
+const TAIL_LINES: usize = 40;
+
+/// A running machine and everything it has said.
+#[derive(Debug)]
+pub struct Session {
+    emulator: Emulator,
+    serial: TcpStream,
+    transcript: Arc<Transcript>,
+    /// Up to where the text has been waited for.
+    seen: usize,
+    deadline: Instant,
+    log: PathBuf,
+}
+
+/// What to wait for.
+#[derive(Debug, Clone)]
+pub enum Pattern {
+    /// This text.
+    Text(String),
+    /// The first match of this expression.
+    Regex(Regex),
+}
+
+impl From<&str> for Pattern {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Pattern {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Regex> for Pattern {
+    fn from(regex: Regex) -> Self {
+        Self::Regex(regex)
+    }
+}
+
+impl Pattern {
+    /// Where in the text it stands.
+    fn find(&self, text: &str) -> Option<std::ops::Range<usize>> {
+        match self {
+            Self::Text(wanted) => text.find(wanted.as_str()).map(|start| start..start + wanted.len()),
+            Self::Regex(regex) => regex.find(text).map(|found| found.range()),
+        }
+    }
+}
+
+/// The text so far, filled by the reading thread.
+#[derive(Debug, Default)]
+struct Transcript {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    text: String,
+    /// The start of a character whose rest has not come yet.
+    rest: Vec<u8>,
+    ended: bool,
+}
+
+impl Transcript {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        let mut state = self.lock();
+        state.rest.extend_from_slice(bytes);
+        let rest = std::mem::take(&mut state.rest);
+        let mut at = 0;
+        for chunk in rest.utf8_chunks() {
+            at += chunk.valid().len() + chunk.invalid().len();
+            state.text.push_str(chunk.valid());
+            let unfinished = at == rest.len() && chunk.invalid().len() < 4 && !chunk.invalid().is_empty();
+            if unfinished && std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none()) {
+                state.rest = chunk.invalid().to_vec();
+            } else if !chunk.invalid().is_empty() {
+                state.text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        // A terminal's carriage returns say nothing to whoever searches the text.
+        if state.text.contains('\r') {
+            state.text.retain(|c| c != '\r');
+        }
+        self.changed.notify_all();
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Session {
+    /// Starts the machine and begins to listen; the whole conversation may take `limit` of wall-clock time. Everything
+    /// heard is also written to `serial.log` in the run's folder and, where given, to `copy`.
+    pub fn start(machine: &Machine, limit: Duration, copy: Option<Box<dyn Write + Send>>) -> Result<Self> {
+        let log = machine.run_dir.join("serial.log");
+        let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let emulator = machine.start()?;
+        let serial = emulator.serial()?;
+        let transcript = Arc::new(Transcript::default());
+        let listener = (emulator.serial()?, Arc::clone(&transcript));
+        std::thread::spawn(move || listen(listener.0, &listener.1, file, copy));
+        Ok(Self { emulator, serial, transcript, seen: 0, deadline: Instant::now() + limit, log })
+    }
+
+    /// Waits for the pattern in what has not been waited for yet, and returns the text up to its end.
+    pub fn expect(&mut self, pattern: impl Into<Pattern>) -> Result<String> {
+        let pattern = pattern.into();
+        match self.wait_for(|text| pattern.find(text).map(|found| found.end))? {
+            Wait::Found(text) => Ok(text),
+            Wait::Ended => bail!("the machine ended without {}{}", describe(&pattern), self.tail()),
+            Wait::TimedOut => bail!("no {} within the time limit{}", describe(&pattern), self.tail()),
+        }
+    }
+
+    /// Types a line.
+    pub fn send(&mut self, line: &str) -> Result<()> {
+        self.send_bytes(format!("{line}\r").as_bytes())
+    }
+
+    /// Types these bytes.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.serial.write_all(bytes).with_context(|| format!("cannot type to the machine{}", self.tail()))
+    }
+
+    /// Types a console command and returns its reply: everything between the echo of the command and the next prompt.
+    pub fn command(&mut self, command: &str) -> Result<String> {
+        self.send(command)?;
+        self.expect(format!("{command}\n"))?;
+        let reply = self.expect(PROMPT)?;
+        Ok(reply.strip_suffix(PROMPT).unwrap_or(&reply).to_owned())
+    }
+
+    /// Waits until the machine has switched itself off; what it said until then is returned.
+    pub fn wait_end(&mut self) -> Result<String> {
+        match self.wait_for(|_| None)? {
+            Wait::TimedOut => bail!("the machine did not end within the time limit{}", self.tail()),
+            Wait::Found(text) => Ok(text),
+            Wait::Ended => {
+                self.emulator.wait()?;
+                let state = self.transcript.lock();
+                let text = state.text.get(self.seen..).unwrap_or_default().to_owned();
+                self.seen = state.text.len();
+                Ok(text)
+            }
+        }
+    }
+
+    /// Sets the wall-clock limit to this long from now.
+    pub fn extend(&mut self, limit: Duration) {
+        self.deadline = Instant::now() + limit;
+    }
+
+    /// Switches the machine off by the console's command and waits for its end.
+    pub fn power_off(&mut self) -> Result<()> {
+        self.send("poweroff")?;
+        self.wait_end()?;
+        Ok(())
+    }
+
+    /// Everything heard so far.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.transcript.lock().text.clone()
+    }
+
+    /// Waits for more text than `length` bytes and returns it all; `None` when there will be none: the machine has
+    /// ended, or the time is up.
+    #[must_use]
+    pub fn more_than(&self, length: usize) -> Option<String> {
+        let mut state = self.transcript.lock();
+        while state.text.len() <= length {
+            let left = self.deadline.checked_duration_since(Instant::now()).filter(|_| !state.ended)?;
+            state = self.transcript.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Some(state.text.clone())
+    }
+
+    /// Whether the machine has ended (else, after [`Self::more_than`] gave nothing, the time is up).
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.transcript.lock().ended
+    }
+
+    /// Where the whole serial log is.
+    #[must_use]
+    pub fn log(&self) -> &std::path::Path {
+        &self.log
+    }
+
+    /// The end of the serial log, for an error message.
+    fn tail(&self) -> String {
+        let text = self.text();
+        let lines: Vec<&str> = text.lines().collect();
+        let from = lines.len().saturating_sub(TAIL_LINES);
+        let shown: String = lines.iter().skip(from).map(|line| format!("  | {line}\n")).collect();
+        format!(
+            "; the serial log ends with:\n{shown}  (the whole log: {}; the emulator's: {})",
+            self.log.display(),
+            self.emulator.log().display()
+        )
+    }
+
+    /// Waits until `end_of` finds the end of something in the text not yet seen, and moves past it.
+    fn wait_for(&mut self, end_of: impl Fn(&str) -> Option<usize>) -> Result<Wait> {
+        let mut state = self.transcript.lock();
+        loop {
+            let fresh = state.text.get(self.seen..).context("the transcript shrank")?;
+            if let Some(end) = end_of(fresh) {
+                let text = fresh.get(..end).unwrap_or(fresh).to_owned();
+                self.seen += end;
+                return Ok(Wait::Found(text));
+            }
+            if state.ended {
+                return Ok(Wait::Ended);
+            }
+            let Some(left) = self.deadline.checked_duration_since(Instant::now()) else {
+                return Ok(Wait::TimedOut);
+            };
+            state = self.transcript.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+enum Wait {
+    Found(String),
+    Ended,
+    TimedOut,
+}
+
+fn describe(pattern: &Pattern) -> String {
+    match pattern {
+        Pattern::Text(text) => format!("text {text:?}"),
+        Pattern::Regex(regex) => format!("match of /{regex}/"),
+    }
+}
+
+fn listen(mut serial: TcpStream, transcript: &Transcript, mut log: File, mut copy: Option<Box<dyn Write + Send>>) {
+    let mut buffer = [0; 4096];
+    // A reset connection is how an emulator that was ended looks from here: the end, like an orderly one.
+    while let Ok(length @ 1..) = serial.read(&mut buffer) {
+        let bytes = buffer.get(..length).unwrap_or_default();
+        // A full disk or a closed terminal must not stop the conversation.
+        let _ = log.write_all(bytes);
+        if let Some(copy) = &mut copy {
+            let _ = copy.write_all(bytes).and_then(|()| copy.flush());
+        }
+        transcript.push(bytes);
+    }
+    transcript.end();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transcript(parts: &[&[u8]]) -> String {
+        let transcript = Transcript::default();
+        for part in parts {
+            transcript.push(part);
+        }
+        let text = transcript.lock().text.clone();
+        text
+    }
+
+    #[test]
+    fn characters_split_between_reads_are_joined() {
+        assert_eq!(transcript(&[b"caf\xc3", b"\xa9\r\n"]), "café\n");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced() {
+        assert_eq!(transcript(&[b"a\xffb", b"\xc3", b"c"]), "a\u{fffd}b\u{fffd}c");
+    }
+
+    #[test]
+    fn patterns_find_their_place() {
+        assert_eq!(Pattern::from("b").find("abc"), Some(1..2));
+        assert_eq!(Pattern::from(Regex::new("b+").unwrap()).find("abbc"), Some(1..3));
+        assert_eq!(Pattern::from("x").find("abc"), None);
+    }
+}
