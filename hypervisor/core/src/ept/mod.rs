@@ -182,7 +182,7 @@ impl Ept {
         size: PageSize,
         (access, memory_type): (Access, MemoryType),
     ) -> Result<Invalidation, MapError> {
-        let aligned = gpa.0 % size.bytes() == 0 && frame.0 % size.frames() == 0;
+        let aligned = gpa.0.is_multiple_of(size.bytes()) && frame.0.is_multiple_of(size.frames());
         if !aligned || gpa.0 >> entry::GPA_BITS != 0 || !entry::frame_fits(frame) {
             return Err(MapError::BadAddress { gpa, frame, size });
         }
@@ -327,8 +327,9 @@ fn place_in(memory: &impl TableMemory, table: Frame, gpa: GuestPhysAddr, level: 
 }
 
 /// The 9 bits of the address that select an entry at this level (1 to 4).
+#[expect(clippy::cast_possible_truncation, reason = "the value is below 512")]
 fn index_at(gpa: GuestPhysAddr, level: u32) -> usize {
-    (gpa.0 >> shift_of(level)) as usize % ENTRIES_PER_TABLE
+    ((gpa.0 >> shift_of(level)) % ENTRIES_PER_TABLE as u64) as usize
 }
 
 /// The number of address bits below the ones that select an entry at this level.
