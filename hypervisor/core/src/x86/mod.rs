@@ -1,5 +1,10 @@
 //! The processor's architecture as values: registers, CPUID, MSRs, descriptors, page tables.
 
+pub mod control;
+mod cpu;
+pub mod cpuid;
+pub mod msr;
 mod state;
 
+pub use cpu::{CpuChanges, CpuState};
 pub use state::{Gprs, VcpuState};
