@@ -3,3 +3,6 @@
 //! A device is `spec.rs` (registers) and `mod.rs` (behaviour). It knows registers and time, not the hypervisor: reads and
 //! writes come as plain calls with the time `now` in guest TSC ticks (see [`crate::time`]), it answers with values, its
 //! interrupt line as a level (`irq_level()`), and the tick at which it wants to be called next (`next_deadline()`).
+
+pub mod ioapic;
+pub mod lapic;

@@ -1,0 +1,1 @@
+//! The I/O APIC against its datasheet.

@@ -1,0 +1,1 @@
+//! The local APIC against the SDM's tables.
