@@ -4,7 +4,9 @@ pub mod control;
 mod cpu;
 pub mod cpuid;
 pub mod msr;
+mod segment;
 mod state;
 
 pub use cpu::{CpuChanges, CpuState};
+pub use segment::{DescriptorTable, SegmentState, Segments};
 pub use state::{Gprs, VcpuState};

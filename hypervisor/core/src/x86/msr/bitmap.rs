@@ -4,9 +4,14 @@
 //! reads of high MSRs (0xC000_0000 to 0xC000_1FFF), writes of low, writes of high. A set bit causes an exit.
 
 use super::spec::*;
+use crate::device::lapic::x2apic_read_is_plain;
 
 /// Length of an MSR bitmap in bytes.
 pub const MSR_BITMAP_LEN: usize = 4096;
+/// Where the two bitmaps for reads begin.
+const READS: usize = 0;
+/// Where the two bitmaps for writes begin.
+const WRITES: usize = MSR_BITMAP_LEN / 2;
 
 /// An MSR that the guest reaches without an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,10 +36,6 @@ const fn read_only(first: u32, last: u32, why: &'static str) -> PassThrough {
     PassThrough { first, last, read: true, write: false, why }
 }
 
-const fn write_only(msr: u32, why: &'static str) -> PassThrough {
-    PassThrough { first: msr, last: msr, read: false, write: true, why }
-}
-
 /// MSRs passed through in every mode. Those that are not in the VMCS (marked "swapped") must hold the vCPU's value
 /// while it runs, and be saved when another vCPU takes the CPU.
 pub const PASS_THROUGH: &[PassThrough] = &[
@@ -45,36 +46,29 @@ pub const PASS_THROUGH: &[PassThrough] = &[
     read_only(IA32_TSC, IA32_TSC, "the CPU applies the TSC offset to RDMSR as to RDTSC"),
 ];
 
-/// x2APIC MSRs that need no exit while the CPU virtualises them ("virtualize x2APIC mode", "APIC-register
-/// virtualization", "virtual-interrupt delivery"). What is not listed exits: the timer's current count is no memory,
-/// the ICR sends, and the write-only registers must answer RDMSR with #GP.
-const VIRTUALIZED_X2APIC: &[PassThrough] = &[
-    read_only(0x802, 0x803, "ID and version, from the virtual-APIC page"),
-    PassThrough { first: X2APIC_TPR, last: X2APIC_TPR, read: true, write: true, why: "TPR virtualization" },
-    read_only(0x80a, 0x80a, "PPR, kept by the CPU"),
-    read_only(0x80d, 0x80d, "logical destination"),
-    read_only(0x80f, 0x827, "spurious vector, ISR, TMR and IRR"),
-    read_only(0x832, 0x838, "local vector table and initial count"),
-    read_only(0x83e, 0x83e, "divide configuration"),
-    write_only(X2APIC_EOI, "EOI virtualization"),
-    write_only(X2APIC_SELF_IPI, "self-IPI virtualization"),
-];
-
 /// Builds the MSR bitmap. `x2apic_virtualized` is for the times when the guest's APIC is in x2APIC mode *and* the
 /// CPU virtualises it.
 ///
 /// Only then: without "virtualize x2APIC mode" an x2APIC MSR that does not exit is the **host's** own.
 pub fn build_bitmap(bitmap: &mut [u8; MSR_BITMAP_LEN], x2apic_virtualized: bool) {
     bitmap.fill(0xff);
-    let x2apic = if x2apic_virtualized { VIRTUALIZED_X2APIC } else { &[] };
-    for entry in PASS_THROUGH.iter().chain(x2apic) {
+    for entry in PASS_THROUGH {
         for msr in entry.first..=entry.last {
             if entry.read {
-                clear(bitmap, msr, 0);
+                clear(bitmap, msr, READS);
             }
             if entry.write {
-                clear(bitmap, msr, MSR_BITMAP_LEN / 2);
+                clear(bitmap, msr, WRITES);
             }
+        }
+    }
+    if x2apic_virtualized {
+        for msr in (X2APIC_FIRST..=X2APIC_RESERVED_LAST).filter(|&msr| x2apic_read_is_plain(msr)) {
+            clear(bitmap, msr, READS);
+        }
+        // TPR virtualization, EOI virtualization and self-IPI virtualization; what they leave to do is an exit of its own.
+        for msr in [X2APIC_TPR, X2APIC_EOI, X2APIC_SELF_IPI] {
+            clear(bitmap, msr, WRITES);
         }
     }
 }
