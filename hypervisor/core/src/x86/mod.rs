@@ -1,7 +1,12 @@
 //! The processor's architecture as values: registers, CPUID, MSRs, descriptors, page tables.
 
+pub mod control;
+mod cpu;
+pub mod cpuid;
+pub mod msr;
 mod segment;
 mod state;
 
+pub use cpu::{CpuChanges, CpuState};
 pub use segment::{DescriptorTable, SegmentState, Segments};
 pub use state::{Gprs, VcpuState};
