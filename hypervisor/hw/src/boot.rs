@@ -1,0 +1,129 @@
+//! From the boot loader's hand-over to the hypervisor's own memory: checked once, typed from here on.
+
+use crate::mem::{self, Window};
+use crate::serial;
+use alloc::vec::Vec;
+use bootloader_api::config::{BootloaderConfig, Mapping};
+use bootloader_api::info::MemoryRegionKind;
+pub use bootloader_api::{BootInfo, entry_point};
+use lamina_core::memory::{Frame, FrameAllocator, HostPhysAddr, Owner, PAGE_SIZE};
+use thiserror::Error;
+
+/// Bytes of the hypervisor's heap.
+const HEAP_BYTES: u64 = 8 << 20;
+/// Bytes of the boot CPU's stack.
+const STACK_BYTES: u64 = 128 << 10;
+/// Memory below this is left alone: firmware data, and the start-up code of other CPUs must lie there.
+const LOW_MEMORY_END: u64 = 1 << 20;
+/// The least memory that must remain for guests after the hypervisor has taken its own.
+const MIN_GUEST_BYTES: u64 = 4 << 20;
+
+/// What the hypervisor asks of the boot loader: all physical memory mapped, and the top of the address space left free.
+pub static CONFIG: BootloaderConfig = {
+    let mut config = BootloaderConfig::new_default();
+    config.mappings.physical_memory = Some(Mapping::Dynamic);
+    config.mappings.dynamic_range_end = Some(mem::RUN_TIME_BASE - 1);
+    config.kernel_stack_size = STACK_BYTES;
+    config
+};
+
+/// Why the hypervisor cannot take the machine over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum BootError {
+    /// The boot loader did not map the physical memory.
+    #[error("the boot loader did not map the physical memory; boot an image that `cargo xtask image` made")]
+    NoPhysicalMemoryMapping,
+    /// Not enough RAM in one piece for the heap and the table of frames, or too little left for guests.
+    #[error(
+        "too little memory: the largest free range is {largest_bytes} bytes, the hypervisor needs {needed_bytes}; \
+         give the machine more memory (64 MiB is enough for a few tiny guests)"
+    )]
+    TooLittleMemory {
+        /// The largest usable range.
+        largest_bytes: u64,
+        /// What must fit into it.
+        needed_bytes: u64,
+    },
+}
+
+/// What the boot loader handed over, checked.
+#[derive(Debug)]
+pub struct Handover {
+    /// Physical address of the ACPI RSDP, if the firmware has one.
+    pub rsdp: Option<HostPhysAddr>,
+    /// The ramdisk, if the image has one.
+    pub ramdisk: Option<&'static [u8]>,
+    /// Bytes of RAM that the memory map calls usable.
+    pub usable_bytes: u64,
+}
+
+/// Takes the machine's memory over: the window, the heap, the frames. The console is up before anything can go wrong.
+///
+/// # Errors
+/// [`BootError`].
+pub fn take_over(info: &'static BootInfo) -> Result<Handover, BootError> {
+    serial::init();
+    let offset = info.physical_memory_offset.into_option().ok_or(BootError::NoPhysicalMemoryMapping)?;
+    let end_of_ram = info.memory_regions.iter().map(|region| region.end).max().unwrap_or(0);
+    // The boot loader maps at least the first 4 GiB, since device registers lie there.
+    let window = Window { offset, len_bytes: end_of_ram.max(4 << 30) };
+    // SAFETY: the boot loader was asked for it by `CONFIG` and said where it is; the hypervisor never unmaps it.
+    unsafe { mem::set_window(window) };
+    let usable = || {
+        info.memory_regions.iter().filter(|region| region.kind == MemoryRegionKind::Usable).filter_map(|region| {
+            let start = region.start.max(LOW_MEMORY_END).next_multiple_of(PAGE_SIZE);
+            let end = region.end & !(PAGE_SIZE - 1);
+            (start < end).then_some((start, end))
+        })
+    };
+    let end_of_usable = usable().map(|(_, end)| end).max().unwrap_or(0);
+    let frame_count = end_of_usable / PAGE_SIZE;
+    let table_bytes = (frame_count * 2).next_multiple_of(PAGE_SIZE);
+    let own_bytes = HEAP_BYTES + table_bytes;
+    let (start, end) = usable().max_by_key(|(start, end)| end - start).unwrap_or((0, 0));
+    if end - start < own_bytes + MIN_GUEST_BYTES {
+        return Err(BootError::TooLittleMemory {
+            largest_bytes: end - start,
+            needed_bytes: own_bytes + MIN_GUEST_BYTES,
+        });
+    }
+    let heap_start = end - own_bytes;
+    let table_start = heap_start + HEAP_BYTES;
+    let pointer = |address: u64| (offset + address) as *mut u8;
+    // SAFETY: the range is usable RAM at the end of the largest region, mapped by the window, and taken out of what the frame
+    // allocator gets below. `take_over` runs once: it consumes the only `&'static BootInfo` of the entry point.
+    unsafe { mem::init_heap(pointer(heap_start), HEAP_BYTES as usize) };
+    // SAFETY: as above; a table of u16 is valid for any bytes, and the start is page-aligned.
+    let table = unsafe {
+        let start = pointer(table_start);
+        core::ptr::write_bytes(start, 0, table_bytes as usize);
+        core::slice::from_raw_parts_mut(start.cast::<u16>(), frame_count as usize)
+    };
+    let mut frames = FrameAllocator::new(table);
+    let mut usable_bytes = 0;
+    for (start, end) in usable() {
+        usable_bytes += end - start;
+        let end = if end == heap_start + own_bytes { heap_start } else { end };
+        // A region that overlaps another is refused whole: the memory map is not to be trusted there.
+        let _ = frames.add_usable(Frame(start / PAGE_SIZE)..Frame(end / PAGE_SIZE));
+    }
+    let _ = frames.adopt(Frame(heap_start / PAGE_SIZE)..Frame(table_start / PAGE_SIZE), Owner::HEAP);
+    let _ = frames.adopt(Frame(table_start / PAGE_SIZE)..Frame((table_start + table_bytes) / PAGE_SIZE), Owner::HOST);
+    mem::init_frames(frames);
+    Ok(Handover { rsdp: info.rsdp_addr.into_option().map(HostPhysAddr), ramdisk: ramdisk(info), usable_bytes })
+}
+
+fn ramdisk(info: &'static BootInfo) -> Option<&'static [u8]> {
+    let address = info.ramdisk_addr.into_option()?;
+    let len = usize::try_from(info.ramdisk_len).ok().filter(|&len| len > 0)?;
+    // SAFETY: the boot loader mapped the ramdisk's `ramdisk_len` bytes at this address, keeps its frames out of the usable
+    // regions, and nobody writes to it.
+    Some(unsafe { core::slice::from_raw_parts(address as *const u8, len) })
+}
+
+/// Pages that are writable and executable at once, after the boot loader's leftovers are gone.
+#[must_use]
+pub fn seal() -> Vec<mem::MappingFault> {
+    mem::drop_low_half();
+    mem::audit_mappings()
+}

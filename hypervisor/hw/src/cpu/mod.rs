@@ -1,0 +1,80 @@
+//! One CPU's own state: descriptor tables, interrupt entry, model-specific registers, the FPU.
+
+mod exceptions;
+mod fpu;
+mod gdt;
+mod interrupts;
+pub(crate) mod msr;
+
+pub use exceptions::{TrapFrame, set_exception_hook};
+pub use fpu::FpuState;
+pub(crate) use fpu::set_xcr0;
+pub use interrupts::{
+    acknowledge, disable as disable_interrupts, handle_nmi_exit, nmi_count, unexpected_count, wait_for_interrupt,
+};
+pub(crate) use interrupts::{SERIAL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, ERROR_VECTOR};
+pub(crate) use gdt::{host_selectors, tss_base, gdt_base};
+
+use crate::mem::MapError;
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+
+/// Proof that this CPU runs on the hypervisor's own descriptor tables.
+#[derive(Debug)]
+pub struct Cpu {
+    _private: core::marker::PhantomData<*const ()>,
+}
+
+impl Cpu {
+    /// Puts the CPU that calls on the hypervisor's own GDT, TSS (with guarded IST stacks for NMI, #DF and #MC) and IDT,
+    /// and switches on what the hypervisor relies on: CR0.WP, EFER.NXE, XSAVE, and SMEP, SMAP and UMIP where there.
+    ///
+    /// # Errors
+    /// [`MapError`] when there is no memory for the stacks.
+    pub fn take_over() -> Result<Self, MapError> {
+        gdt::load()?;
+        exceptions::load_idt();
+        set_control_registers();
+        interrupts::mask_pic();
+        Ok(Self { _private: core::marker::PhantomData })
+    }
+
+    /// The hypervisor's protections of itself that are on in this CPU, by the manual's names.
+    #[must_use]
+    pub fn protections() -> alloc::vec::Vec<&'static str> {
+        let cr4 = Cr4::read();
+        let mut list = alloc::vec![];
+        let flags = [
+            ("CR0.WP", Cr0::read().contains(Cr0Flags::WRITE_PROTECT)),
+            ("EFER.NXE", msr::read(msr::EFER) & msr::EFER_NXE != 0),
+            ("CR4.SMEP", cr4.contains(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION)),
+            ("CR4.SMAP", cr4.contains(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION)),
+            ("CR4.UMIP", cr4.contains(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION)),
+        ];
+        list.extend(flags.iter().filter(|(_, on)| *on).map(|(name, _)| *name));
+        list
+    }
+}
+
+fn set_control_registers() {
+    let cpuid = raw_cpuid::CpuId::new();
+    let extended = cpuid.get_extended_feature_info();
+    let mut cr4 = Cr4::read() | Cr4Flags::MACHINE_CHECK_EXCEPTION;
+    cr4.remove(Cr4Flags::PAGE_GLOBAL);
+    if cpuid.get_feature_info().is_some_and(|features| features.has_xsave()) {
+        cr4 |= Cr4Flags::OSXSAVE | Cr4Flags::OSFXSR;
+    }
+    if let Some(features) = extended {
+        cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.has_smep());
+        cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.has_smap());
+        cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.has_umip());
+    }
+    // SAFETY: the hypervisor runs in ring 0 on supervisor pages alone (no user mapping exists), so SMEP, SMAP and UMIP
+    // take nothing away; OSXSAVE and MCE only make instructions and exceptions available that it handles.
+    unsafe { Cr4::write(cr4) };
+    let mut cr0 = Cr0::read() | Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR | Cr0Flags::MONITOR_COPROCESSOR;
+    cr0.remove(Cr0Flags::TASK_SWITCHED | Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::CACHE_DISABLE | Cr0Flags::NOT_WRITE_THROUGH);
+    // SAFETY: WP makes read-only pages read-only for ring 0 too, and all the kernel's writable data is mapped writable;
+    // TS and EM off allow XSAVE and XRSTOR, which is the only use of the FPU here; caching is as the firmware had it or on.
+    unsafe { Cr0::write(cr0) };
+    msr::write_efer_nxe();
+}

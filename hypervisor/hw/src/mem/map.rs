@@ -1,0 +1,162 @@
+//! The hypervisor's own linear address space: what the boot loader made of it, and what is added to it.
+//!
+//! The boot loader maps the kernel's segments by their ELF flags and everything else no-execute. What it needed for
+//! itself in the low half is dropped. [`audit_mappings`] then walks all that is mapped and finds every page that is
+//! writable and executable at once.
+
+use super::frames::alloc_zeroed;
+use super::window::window;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use lamina_core::memory::{Frame, HostPhysAddr, OutOfFrames, Owner, PAGE_SIZE};
+use thiserror::Error;
+use x86_64::registers::control::Cr3;
+use x86_64::structures::paging::mapper::{MappedFrame, TranslateResult};
+use x86_64::structures::paging::{
+    Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB, Translate,
+};
+use x86_64::{PhysAddr, VirtAddr};
+
+/// First linear address of what is added at run time: stacks with guard pages, device registers.
+/// The boot loader's dynamic range ends below it (see `boot::CONFIG`).
+pub(crate) const RUN_TIME_BASE: u64 = 0xffff_ff00_0000_0000;
+
+static NEXT_PAGE: AtomicU64 = AtomicU64::new(RUN_TIME_BASE);
+
+/// Why something could not be mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum MapError {
+    /// No frame for a page or a page table.
+    #[error("too little memory for the hypervisor's own page tables and stacks: {0}")]
+    OutOfFrames(OutOfFrames),
+    /// The linear address is taken.
+    #[error("linear address {0:#x} is already mapped; the boot loader must leave this range free")]
+    Taken(u64),
+}
+
+struct TableFrames;
+
+// SAFETY: the frames come from the allocator's table of owners, so each is unused and ours alone; they are zeroed.
+unsafe impl x86_64::structures::paging::FrameAllocator<Size4KiB> for TableFrames {
+    fn allocate_frame(&mut self) -> Option<PhysFrame<Size4KiB>> {
+        let frame = alloc_zeroed(1, Owner::HOST).ok()?;
+        Some(PhysFrame::containing_address(PhysAddr::new(frame.base().0)))
+    }
+}
+
+fn mapper() -> OffsetPageTable<'static> {
+    let offset = VirtAddr::new(window().offset);
+    let (root, _) = Cr3::read();
+    let table = (offset + root.start_address().as_u64()).as_mut_ptr::<PageTable>();
+    // SAFETY: CR3 points to the kernel's level-4 table, all of physical memory is mapped at the window's offset, and the
+    // hypervisor changes its tables on one CPU, before guests run, through this function alone.
+    unsafe { OffsetPageTable::new(&mut *table, offset) }
+}
+
+fn map_page(linear: u64, frame: Frame, flags: PageTableFlags) -> Result<(), MapError> {
+    let page = Page::<Size4KiB>::containing_address(VirtAddr::new(linear));
+    let target = PhysFrame::containing_address(PhysAddr::new(frame.base().0));
+    // SAFETY: the linear range is reserved for run-time mappings and handed out once; the frame is the caller's own or a
+    // device's registers.
+    match unsafe { mapper().map_to(page, target, flags, &mut TableFrames) } {
+        Ok(flush) => {
+            flush.flush();
+            Ok(())
+        }
+        Err(x86_64::structures::paging::mapper::MapToError::FrameAllocationFailed) => {
+            Err(MapError::OutOfFrames(OutOfFrames { requested_frames: 1, free_frames: 0 }))
+        }
+        Err(_) => Err(MapError::Taken(linear)),
+    }
+}
+
+/// A new stack of `pages` pages with an unmapped guard page below it; answers with its top.
+pub(crate) fn map_stack(pages: usize) -> Result<VirtAddr, MapError> {
+    let span = (pages as u64 + 1) * PAGE_SIZE;
+    let guard = NEXT_PAGE.fetch_add(span, Ordering::Relaxed);
+    for page in 1..=pages as u64 {
+        let frame = alloc_zeroed(1, Owner::HOST).map_err(MapError::OutOfFrames)?;
+        let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE | PageTableFlags::NO_EXECUTE;
+        map_page(guard + page * PAGE_SIZE, frame, flags)?;
+    }
+    Ok(VirtAddr::new(guard + span))
+}
+
+/// Maps one page of device registers, uncacheable; answers with the linear address of `hpa`.
+pub(crate) fn map_mmio(hpa: HostPhysAddr) -> Result<u64, MapError> {
+    let linear = NEXT_PAGE.fetch_add(PAGE_SIZE, Ordering::Relaxed);
+    let flags = PageTableFlags::PRESENT
+        | PageTableFlags::WRITABLE
+        | PageTableFlags::NO_EXECUTE
+        | PageTableFlags::NO_CACHE
+        | PageTableFlags::WRITE_THROUGH;
+    map_page(linear, Frame::containing(hpa), flags)?;
+    Ok(linear + hpa.page_offset())
+}
+
+/// Drops what the boot loader identity-mapped for its hand-over (its context switch and its GDT, in the first level-4
+/// entry). To be called once the hypervisor runs on its own descriptor tables.
+pub(crate) fn drop_low_half() {
+    let mut mapper = mapper();
+    mapper.level_4_table_mut()[0].set_unused();
+    x86_64::instructions::tlb::flush_all();
+}
+
+/// A page of the hypervisor's that is writable and executable at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MappingFault {
+    /// Its linear address.
+    pub linear: u64,
+}
+
+/// Walks the hypervisor's page tables for pages that are writable and executable at once. Reads only.
+#[must_use]
+pub fn audit_mappings() -> Vec<MappingFault> {
+    let mapper = mapper();
+    let mut faults = Vec::new();
+    for (index, entry) in mapper.level_4_table().iter().enumerate() {
+        if entry.flags().contains(PageTableFlags::PRESENT) {
+            audit_table(entry.addr(), 3, sign_extend((index as u64) << 39), entry.flags(), &mut faults);
+        }
+    }
+    faults
+}
+
+fn sign_extend(linear: u64) -> u64 {
+    VirtAddr::new_truncate(linear).as_u64()
+}
+
+/// Walks one table of `level` (3 to 1); `above` are the rights that the tables above grant (writable if all are,
+/// no-execute if any is).
+fn audit_table(table: PhysAddr, level: u32, base: u64, above: PageTableFlags, faults: &mut Vec<MappingFault>) {
+    let table = (window().offset + table.as_u64()) as *const PageTable;
+    // SAFETY: a present entry of the active tables points to a page table, which nobody changes meanwhile.
+    let table = unsafe { &*table };
+    for (index, entry) in table.iter().enumerate() {
+        let flags = entry.flags();
+        if !flags.contains(PageTableFlags::PRESENT) {
+            continue;
+        }
+        let linear = base + ((index as u64) << (12 + 9 * (level - 1)));
+        let writable = flags.intersection(above) & PageTableFlags::WRITABLE;
+        let no_execute = flags.union(above) & PageTableFlags::NO_EXECUTE;
+        if level == 1 || flags.contains(PageTableFlags::HUGE_PAGE) {
+            if !writable.is_empty() && no_execute.is_empty() {
+                faults.push(MappingFault { linear });
+            }
+        } else {
+            audit_table(entry.addr(), level - 1, linear, writable | no_execute, faults);
+        }
+    }
+}
+
+/// The frame behind a linear address of the hypervisor's.
+pub(crate) fn translate(linear: u64) -> Option<HostPhysAddr> {
+    match mapper().translate(VirtAddr::new(linear)) {
+        TranslateResult::Mapped { frame: MappedFrame::Size4KiB(frame), offset, .. } => {
+            Some(HostPhysAddr(frame.start_address().as_u64() + offset))
+        }
+        TranslateResult::Mapped { frame, offset, .. } => Some(HostPhysAddr(frame.start_address().as_u64() + offset)),
+        _ => None,
+    }
+}

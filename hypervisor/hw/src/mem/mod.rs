@@ -1,0 +1,17 @@
+//! The hypervisor's memory: the window onto physical memory, the heap, owned frames, its own mappings, guests' RAM.
+
+mod frames;
+// mod guest_ram;
+mod heap;
+mod map;
+mod window;
+
+pub use frames::{Accounting, HostFrame, accounting};
+pub(crate) use frames::init_frames;
+// pub use guest_ram::{GuestRam, PopulateError};
+pub(crate) use heap::init as init_heap;
+pub use heap::usage as heap_usage;
+pub use lamina_core::memory::{OutOfFrames, Owner};
+pub use map::{MapError, MappingFault, audit_mappings};
+pub(crate) use map::{RUN_TIME_BASE, drop_low_half, map_mmio, map_stack};
+pub(crate) use window::{Window, copy_words, ptr_to, set_window, zero_frame};
