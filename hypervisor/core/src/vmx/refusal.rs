@@ -22,6 +22,8 @@ pub struct CpuFacts {
     pub capabilities: Option<Capabilities>,
 }
 
+/// The vendor of CPUs with VT-x.
+const INTEL: [u8; 12] = *b"GenuineIntel";
 /// `IA32_FEATURE_CONTROL`, bit 0: locked until reset.
 const LOCK: u64 = 1 << 0;
 /// Bit 2: "enable VMX outside SMX operation".
@@ -97,7 +99,7 @@ impl fmt::Display for Refusal {
             );
         }
         f.write_str(match &self.lack {
-            Lack::Vmx { vendor } if vendor == b"GenuineIntel" => {
+            Lack::Vmx { vendor: INTEL } => {
                 "switch on \"Intel Virtualization Technology\" (VT-x) in the firmware setup, or use a CPU that has it"
             }
             Lack::Vmx { .. } => "use an Intel CPU with VT-x: Lamina runs on no other kind",
