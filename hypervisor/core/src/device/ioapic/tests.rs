@@ -175,6 +175,28 @@ fn switching_to_edge_clears_remote_irr() {
 }
 
 #[test]
+fn masking_takes_back_what_was_not_sent() {
+    let mut ioapic = IoApic::new(0);
+    entry(&mut ioapic, 4, 0x34);
+    ioapic.set_line(4, true);
+    entry(&mut ioapic, 4, 0x34 | MASKED);
+    assert_eq!(read(&mut ioapic, 0x18), 0x34 | MASKED);
+    entry(&mut ioapic, 4, 0x34);
+    assert_eq!(vector(&mut ioapic), None);
+}
+
+#[test]
+fn a_reset_leaves_the_lines_to_their_devices() {
+    let mut ioapic = IoApic::new(0);
+    entry(&mut ioapic, 9, 0x39 | LEVEL);
+    ioapic.set_line(9, true);
+    ioapic.reset();
+    assert_eq!((vector(&mut ioapic), read(&mut ioapic, 0x22)), (None, MASKED));
+    entry(&mut ioapic, 9, 0x3a | LEVEL);
+    assert_eq!(vector(&mut ioapic), Some(0x3a));
+}
+
+#[test]
 fn pins_beyond_the_last_do_not_exist() {
     let mut ioapic = IoApic::new(0);
     for pin in PINS..=u8::MAX {

@@ -176,6 +176,18 @@ fn a_masked_timer_runs_on_in_silence() {
 }
 
 #[test]
+fn software_disabling_silences_a_running_timer() {
+    let mut apic = enabled(0);
+    apic.mmio_write(spec::LVT_TIMER, PERIODIC, 0);
+    apic.mmio_write(spec::INITIAL_COUNT, 100, 0);
+    apic.mmio_write(spec::SVR, 0xff, 10);
+    assert_eq!(apic.next_deadline(), None);
+    apic.mmio_write(spec::SVR, 0x1ff, 20);
+    apic.expire(500);
+    assert!(!fired(&mut apic), "the mask stays until the guest clears it");
+}
+
+#[test]
 fn an_illegal_vector_is_an_error() {
     let mut apic = enabled(0);
     apic.mmio_write(spec::LVT_ERROR, 0x40, 0);

@@ -135,6 +135,24 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+#[test]
+fn what_the_cpu_changed_in_the_page_is_seen() {
+    let page = SharedPage::default();
+    let mut world = World { apic: LocalApic::new(Box::new(page.clone()), 0, 39), page, virtualised: true };
+    for vector in [0x10, 0x5f, 0xff] {
+        world.set(spec::IRR, vector, true);
+        assert_eq!(world.apic.highest_irr(), Some(vector));
+        world.set(spec::ISR, vector, true);
+        assert_eq!(world.apic.highest_isr(), Some(vector));
+    }
+    for (vector, below) in [(0xff, Some(0x5f)), (0x5f, Some(0x10)), (0x10, None)] {
+        world.set(spec::IRR, vector, false);
+        assert_eq!(world.apic.highest_irr(), below);
+    }
+    world.apic.set_virtual_interrupt_delivery(false);
+    assert_eq!(world.apic.highest_isr(), Some(0xff), "and still when the CPU no longer takes part");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
