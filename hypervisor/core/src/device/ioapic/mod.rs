@@ -85,7 +85,7 @@ impl IoApic {
         (value >> ((offset & 3) * 8)) & u32::try_from(width.mask()).unwrap_or(u32::MAX)
     }
 
-    /// Writes `width` at `offset` in the I/O APIC's page. "All registers must be accessed using 32 bit loads and stores": a
+    /// Writes `width` at `offset` in the I/O APIC's page. "All APIC registers are accessed using 32-bit loads and stores": a
     /// narrower value is taken as zero-extended, a write inside a register is ignored.
     pub fn mmio_write(&mut self, offset: u32, width: Width, value: u32) {
         let value = value & u32::try_from(width.mask()).unwrap_or(u32::MAX);
@@ -195,7 +195,7 @@ impl IoApic {
             self.update_level(pin);
             return;
         }
-        // "This bit is [...] undefined for edge triggered interrupts": it clears. Systems without the EOI register (Linux
+        // "Its meaning is undefined for edge triggered interrupts": it clears. Systems without the EOI register (Linux
         // among them) end a stuck level interrupt by switching the entry to edge and back.
         entry.low.remove(Redirection::REMOTE_IRR);
         if is_masked {

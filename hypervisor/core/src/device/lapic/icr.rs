@@ -54,7 +54,7 @@ impl LocalApic {
         };
         match self.page.read(spec::DFR) >> 28 {
             0xf => destination & own != 0,
-            // "Bits 28 through 31 of the MDA are compared with bits 28 through 31 of the LDR"; cluster FH is all clusters.
+            // The upper half names a cluster (FH is all of them), the lower half has a bit for each APIC in it.
             0 => (destination >> 4 == own >> 4 || destination >> 4 == 0xf) && destination & own & 0xf != 0,
             _ => false,
         }
@@ -103,7 +103,7 @@ impl LocalApic {
             self.log_error(Esr::SEND_ILLEGAL_VECTOR);
             return;
         }
-        // "INIT Level De-assert [...] not supported in the Pentium 4 and Intel Xeon processors".
+        // INIT Level De-assert is "not supported in the Pentium 4 and Intel Xeon processors".
         if delivery == DeliveryMode::Init && icr.contains(Icr::LEVEL) && !icr.contains(Icr::ASSERT) {
             return;
         }

@@ -69,7 +69,7 @@ impl LocalApic {
             self.ended = Some(vector);
         }
         if self.lint0_remote_irr && self.page.read(spec::LVT_LINT0).to_le_bytes()[0] == vector {
-            self.lint0_remote_irr = false;
+            self.set_lint0_remote_irr(false);
             self.update_lint0_level();
         }
     }
@@ -174,9 +174,17 @@ impl LocalApic {
         let active = self.lines[0] != lvt.contains(Lvt::ACTIVE_LOW);
         if is_level(lvt) && active && !lvt.contains(Lvt::MASKED) && !self.lint0_remote_irr {
             let [vector, ..] = lvt.bits().to_le_bytes();
-            self.lint0_remote_irr = vector >= spec::FIRST_LEGAL_VECTOR;
+            self.set_lint0_remote_irr(vector >= spec::FIRST_LEGAL_VECTOR);
             self.accept_vector(vector, true);
         }
+    }
+
+    /// Remote IRR shows in the page, but the CPU may have overwritten it there: the truth is in the struct.
+    pub(super) fn set_lint0_remote_irr(&mut self, set: bool) {
+        self.lint0_remote_irr = set;
+        let mut lvt = self.lvt(spec::LVT_LINT0);
+        lvt.set(Lvt::REMOTE_IRR, set);
+        self.page.write(spec::LVT_LINT0, lvt.bits());
     }
 
     /// Puts a vector into the IRR. A software-disabled APIC takes none; vectors 0 to 15 are an error.
@@ -235,7 +243,7 @@ fn delivery(lvt: Lvt) -> Option<DeliveryMode> {
     DeliveryMode::from_bits((lvt & Lvt::DELIVERY_MODE).bits() >> 8)
 }
 
-/// Whether LVT LINT0 is level-triggered: the trigger mode "is only used when the delivery mode is Fixed".
+/// Whether LVT LINT0 is level-triggered: the flag "is only used when the delivery mode is Fixed".
 fn is_level(lvt: Lvt) -> bool {
     lvt.contains(Lvt::LEVEL) && delivery(lvt) == Some(DeliveryMode::Fixed)
 }

@@ -106,8 +106,8 @@ impl LocalApic {
         self.reset_registers();
     }
 
-    /// INIT: "the state following an INIT reset [...] is the same as it is after a power-up or hardware reset, except that the
-    /// APIC ID [...] is not affected"; neither is IA32_APIC_BASE, so an x2APIC stays one.
+    /// INIT: "The state of the local APIC after an INIT reset is the same as it is after a power-up or hardware reset, except
+    /// that the APIC ID and arbitration ID registers are not affected." IA32_APIC_BASE stays too, so an x2APIC stays one.
     pub fn init(&mut self) {
         self.reset_registers();
         if self.mode() == ApicMode::X2Apic {

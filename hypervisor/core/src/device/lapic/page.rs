@@ -4,7 +4,8 @@ use super::spec;
 use alloc::boxed::Box;
 
 /// The 4 KiB virtual-APIC page. With "APIC-register virtualization" and "virtual-interrupt delivery" the CPU reads and writes
-/// it by itself while the guest runs, so nothing read from it before a VM entry is believed after it.
+/// it by itself while the guest runs, so nothing read from it before a VM entry is believed after it. The model reads and writes it without atomic
+/// instructions: it must not be called while the guest runs on another CPU.
 pub trait ApicPage: Send {
     /// The dword at `offset`: a multiple of 16 below 400H, as in the SDM's "Local APIC Register Address Map".
     fn read(&self, offset: u16) -> u32;

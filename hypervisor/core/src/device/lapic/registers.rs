@@ -46,6 +46,7 @@ impl LocalApic {
         let register = offset & !0xf;
         match self.mode() {
             ApicMode::Disabled => {}
+            _ if register >= spec::END => {}
             ApicMode::X2Apic if register == spec::SELF_IPI => {
                 let [vector, ..] = self.page.read(spec::SELF_IPI).to_le_bytes();
                 self.send_self_ipi(vector);
@@ -105,7 +106,6 @@ impl LocalApic {
         Some(match offset {
             spec::PPR => u32::from(self.processor_priority()),
             spec::CURRENT_COUNT => self.timer.current(now),
-            spec::LVT_LINT0 if self.lint0_remote_irr => self.page.read(offset) | Lvt::REMOTE_IRR.bits(),
             spec::ID | spec::VERSION | spec::TPR | spec::LDR | spec::DFR | spec::SVR => self.page.read(offset),
             spec::ISR..=spec::IRR_LAST | spec::ESR | spec::ICR_LOW | spec::ICR_HIGH => self.page.read(offset),
             spec::LVT_TIMER..=spec::INITIAL_COUNT | spec::DIVIDE => self.page.read(offset),
@@ -174,7 +174,7 @@ impl LocalApic {
         }
         self.page.write(offset, lvt.bits());
         if offset == spec::LVT_LINT0 {
-            self.lint0_remote_irr &= lvt.contains(Lvt::LEVEL);
+            self.set_lint0_remote_irr(self.lint0_remote_irr && lvt.contains(Lvt::LEVEL));
             self.update_lint0_level();
         }
     }

@@ -72,8 +72,7 @@ impl Timer {
         }
     }
 
-    /// Takes a write of the initial-count register: starts the count, or stops it with 0. "In TSC-deadline mode, writes to
-    /// the initial-count register are ignored".
+    /// Takes a write of the initial-count register: starts the count, or stops it with 0. Ignored in TSC-deadline mode.
     pub(super) fn set_initial(&mut self, count: u32, now: u64) {
         if self.mode == TimerMode::TscDeadline {
             return;
@@ -82,7 +81,7 @@ impl Timer {
         self.deadline = (count != 0).then(|| now.saturating_add(self.period()));
     }
 
-    /// The current-count register. "The current-count register always reads 0" in TSC-deadline mode.
+    /// The current-count register. It "always reads 0" in TSC-deadline mode.
     pub(super) fn current(&self, now: u64) -> u32 {
         let Some(deadline) = self.deadline else { return 0 };
         let left = match self.mode {

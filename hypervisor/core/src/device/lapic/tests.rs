@@ -1,1 +1,0 @@
-//! The local APIC against the SDM's tables.
