@@ -35,11 +35,46 @@ unsafe extern "Rust" {
 
 static CHECK_COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// Names the kernel's `main` function.
+/// Names the `main` function of a kernel that is started by PVH.
 #[macro_export]
 macro_rules! guest_main {
     ($main:path) => {
-        // SAFETY: the runtime declares both with these types, and a kernel says `guest_main!` once.
+        // XEN_ELFNOTE_PHYS32_ENTRY (18), as in the Xen public header "elfnote.h".
+        ::core::arch::global_asm!(
+            ".pushsection .note.Xen,\"a\",@note",
+            ".balign 4",
+            ".long 4, 8, 18",
+            ".asciz \"Xen\"",
+            ".quad guest_start32",
+            ".popsection",
+        );
+        $crate::guest_symbols!($main);
+    };
+}
+
+/// Names the `main` function of a kernel that is started by multiboot 1, by a header with address fields.
+#[macro_export]
+macro_rules! multiboot_main {
+    ($main:path) => {
+        // "The layout of Multiboot header": magic, flags (bit 1: memory information, bit 16: address fields),
+        // checksum, header_addr, load_addr, load_end_addr, bss_end_addr, entry_addr.
+        ::core::arch::global_asm!(
+            ".pushsection .multiboot,\"a\",@progbits",
+            ".balign 4",
+            "guest_multiboot_header:",
+            ".long 0x1BADB002, 0x00010002, -(0x1BADB002 + 0x00010002)",
+            ".long guest_multiboot_header, guest_image_start, guest_data_end, guest_image_end, guest_start32",
+            ".popsection",
+        );
+        $crate::guest_symbols!($main);
+    };
+}
+
+/// Part of [`guest_main!`] and [`multiboot_main!`]: what the runtime wants of a kernel.
+#[macro_export]
+macro_rules! guest_symbols {
+    ($main:path) => {
+        // SAFETY: the runtime declares both with these types, and a kernel names its `main` once.
         #[unsafe(no_mangle)]
         fn guest_main() {
             $main();
@@ -47,6 +82,46 @@ macro_rules! guest_main {
         // SAFETY: as above.
         #[unsafe(no_mangle)]
         static GUEST_NAME: &str = env!("CARGO_BIN_NAME");
+    };
+}
+
+/// A whole kernel without the runtime, for a raw binary entered in the mode that `$code` names (`.code16`, `.code32`
+/// or `.code64`) at its first byte: sends its verdict to COM1 and leaves by the exit port. It has no stack.
+#[macro_export]
+macro_rules! flat_kernel {
+    ($code:literal) => {
+        use guest as _;
+        ::core::arch::global_asm!(
+            ".pushsection .flat,\"ax\",@progbits",
+            $code,
+            ".global guest_flat_start",
+            "guest_flat_start:",
+            "    cli",
+            "    cld",
+            "    mov esi, offset guest_flat_text",
+            "2:",
+            "    mov edx, 0x3FD", // line status
+            "3:",
+            "    in al, dx",
+            "    test al, 0x20", // transmitter holding register empty
+            "    jz 3b",
+            "    lodsb",
+            "    mov edx, 0x3F8",
+            "    test al, al",
+            "    jz 4f",
+            "    out dx, al",
+            "    jmp 2b",
+            "4:",
+            "    mov edx, 0xF4",
+            "    xor eax, eax",
+            "    out dx, eax",
+            "5:",
+            "    hlt",
+            "    jmp 5b",
+            "guest_flat_text:",
+            concat!(".asciz \"verdict: pass ", env!("CARGO_BIN_NAME"), ": said hello in ", $code, "\\r\\n\""),
+            ".popsection",
+        );
     };
 }
 
