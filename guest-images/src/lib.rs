@@ -34,6 +34,7 @@ unsafe extern "Rust" {
 }
 
 static CHECK_COUNT: AtomicU32 = AtomicU32::new(0);
+static FAILURE_COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Names the `main` function of a kernel that is started by PVH.
 #[macro_export]
@@ -137,11 +138,12 @@ macro_rules! fail {
     ($($argument:tt)*) => { $crate::fail(format_args!($($argument)*)) };
 }
 
-/// Counts a check; where the condition does not hold, ends the guest with a failed verdict.
+/// Counts a check; where the condition does not hold, ends the guest with a failed verdict (with `keep_going=1` on
+/// the command line: prints what failed and goes on, to a failed verdict in the end).
 #[macro_export]
 macro_rules! check {
     ($condition:expr, $($argument:tt)*) => {
-        if $crate::count_check(|| $condition) {} else { $crate::fail!($($argument)*) }
+        if !$crate::count_check(|| $condition) { $crate::check_failed(format_args!($($argument)*)) }
     };
 }
 
@@ -149,6 +151,15 @@ macro_rules! check {
 pub fn count_check(condition: impl FnOnce() -> bool) -> bool {
     CHECK_COUNT.fetch_add(1, Relaxed);
     condition()
+}
+
+/// Part of [`check!`].
+pub fn check_failed(text: fmt::Arguments<'_>) {
+    if boot_info::option("keep_going") != Some(1) {
+        fail(text);
+    }
+    FAILURE_COUNT.fetch_add(1, Relaxed);
+    println!("check failed: {text}");
 }
 
 /// The first Rust code of a guest, called by the entry code in long mode with interrupts off.
@@ -163,6 +174,10 @@ extern "C" fn rust_start(magic: u32, info: u32) -> ! {
 /// Part of [`pass!`].
 pub fn pass(text: fmt::Arguments<'_>) -> ! {
     let checks = CHECK_COUNT.load(Relaxed);
+    let failures = FAILURE_COUNT.load(Relaxed);
+    if failures != 0 {
+        fail!("{failures} of {checks} checks failed");
+    }
     println!("verdict: pass {GUEST_NAME}: {text} ({checks} checks)");
     exit(0);
 }
