@@ -143,3 +143,13 @@ pub fn memory_map() -> impl Iterator<Item = Region> {
         })
     })
 }
+
+/// `mem_lower` and `mem_upper` of the multiboot information, in KiB; zero where the loader did not fill them in.
+#[must_use]
+pub fn multiboot_memory_kib() -> (u32, u32) {
+    let info = INFO.load(Relaxed);
+    if loader() != Loader::Multiboot || read_u32(info, 0) & 1 == 0 {
+        return (0, 0);
+    }
+    (read_u32(info, 4), read_u32(info, 8))
+}

@@ -11,13 +11,6 @@
 use core::arch::global_asm;
 
 global_asm!(
-    // Xen's "PHYS32_ENTRY" note (type 18), as in the Xen public header "elfnote.h".
-    ".pushsection .note.Xen,\"a\",@note",
-    ".balign 4",
-    ".long 4, 8, 18",
-    ".asciz \"Xen\"",
-    ".quad guest_start32",
-    ".popsection",
     ".pushsection .text.guest_entry,\"ax\",@progbits",
     ".code32",
     ".global guest_start32",
@@ -26,6 +19,7 @@ global_asm!(
     "    cld",
     "    mov esp, offset guest_stack_top",
     "    mov ebp, eax",
+    "    sgdt [guest_loader_gdt]",
     // PML4[0] -> PDPT, PDPT[0..4] -> four page directories of 512 entries.
     "    mov eax, offset guest_page_tables",
     "    lea ecx, [eax + 0x1003]",
@@ -100,6 +94,10 @@ global_asm!(
     "guest_stack:",
     "    .skip 16 * 4096",
     "guest_stack_top:",
+    // The loader's GDTR: limit and 32-bit base.
+    ".global guest_loader_gdt",
+    "guest_loader_gdt:",
+    "    .skip 8",
     ".popsection",
     rust_start = sym crate::rust_start,
 );

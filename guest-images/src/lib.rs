@@ -34,12 +34,48 @@ unsafe extern "Rust" {
 }
 
 static CHECK_COUNT: AtomicU32 = AtomicU32::new(0);
+static FAILURE_COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// Names the kernel's `main` function.
+/// Names the `main` function of a kernel that is started by PVH.
 #[macro_export]
 macro_rules! guest_main {
     ($main:path) => {
-        // SAFETY: the runtime declares both with these types, and a kernel says `guest_main!` once.
+        // XEN_ELFNOTE_PHYS32_ENTRY (18), as in the Xen public header "elfnote.h".
+        ::core::arch::global_asm!(
+            ".pushsection .note.Xen,\"a\",@note",
+            ".balign 4",
+            ".long 4, 8, 18",
+            ".asciz \"Xen\"",
+            ".quad guest_start32",
+            ".popsection",
+        );
+        $crate::guest_symbols!($main);
+    };
+}
+
+/// Names the `main` function of a kernel that is started by multiboot 1, by a header with address fields.
+#[macro_export]
+macro_rules! multiboot_main {
+    ($main:path) => {
+        // "The layout of Multiboot header": magic, flags (bit 1: memory information, bit 16: address fields),
+        // checksum, header_addr, load_addr, load_end_addr, bss_end_addr, entry_addr.
+        ::core::arch::global_asm!(
+            ".pushsection .multiboot,\"a\",@progbits",
+            ".balign 4",
+            "guest_multiboot_header:",
+            ".long 0x1BADB002, 0x00010002, -(0x1BADB002 + 0x00010002)",
+            ".long guest_multiboot_header, guest_image_start, guest_data_end, guest_image_end, guest_start32",
+            ".popsection",
+        );
+        $crate::guest_symbols!($main);
+    };
+}
+
+/// Part of [`guest_main!`] and [`multiboot_main!`]: what the runtime wants of a kernel.
+#[macro_export]
+macro_rules! guest_symbols {
+    ($main:path) => {
+        // SAFETY: the runtime declares both with these types, and a kernel names its `main` once.
         #[unsafe(no_mangle)]
         fn guest_main() {
             $main();
@@ -47,6 +83,46 @@ macro_rules! guest_main {
         // SAFETY: as above.
         #[unsafe(no_mangle)]
         static GUEST_NAME: &str = env!("CARGO_BIN_NAME");
+    };
+}
+
+/// A whole kernel without the runtime, for a raw binary entered in the mode that `$code` names (`.code16`, `.code32`
+/// or `.code64`) at its first byte: sends its verdict to COM1 and leaves by the exit port. It has no stack.
+#[macro_export]
+macro_rules! flat_kernel {
+    ($code:literal) => {
+        use guest as _;
+        ::core::arch::global_asm!(
+            ".pushsection .flat,\"ax\",@progbits",
+            $code,
+            ".global guest_flat_start",
+            "guest_flat_start:",
+            "    cli",
+            "    cld",
+            "    mov esi, offset guest_flat_text",
+            "2:",
+            "    mov edx, 0x3FD", // line status
+            "3:",
+            "    in al, dx",
+            "    test al, 0x20", // transmitter holding register empty
+            "    jz 3b",
+            "    lodsb",
+            "    mov edx, 0x3F8",
+            "    test al, al",
+            "    jz 4f",
+            "    out dx, al",
+            "    jmp 2b",
+            "4:",
+            "    mov edx, 0xF4",
+            "    xor eax, eax",
+            "    out dx, eax",
+            "5:",
+            "    hlt",
+            "    jmp 5b",
+            "guest_flat_text:",
+            concat!(".asciz \"verdict: pass ", env!("CARGO_BIN_NAME"), ": said hello in ", $code, "\\r\\n\""),
+            ".popsection",
+        );
     };
 }
 
@@ -62,11 +138,12 @@ macro_rules! fail {
     ($($argument:tt)*) => { $crate::fail(format_args!($($argument)*)) };
 }
 
-/// Counts a check; where the condition does not hold, ends the guest with a failed verdict.
+/// Counts a check; where the condition does not hold, ends the guest with a failed verdict (with `keep_going=1` on
+/// the command line: prints what failed and goes on, to a failed verdict in the end).
 #[macro_export]
 macro_rules! check {
     ($condition:expr, $($argument:tt)*) => {
-        if $crate::count_check(|| $condition) {} else { $crate::fail!($($argument)*) }
+        if !$crate::count_check(|| $condition) { $crate::check_failed(format_args!($($argument)*)) }
     };
 }
 
@@ -74,6 +151,15 @@ macro_rules! check {
 pub fn count_check(condition: impl FnOnce() -> bool) -> bool {
     CHECK_COUNT.fetch_add(1, Relaxed);
     condition()
+}
+
+/// Part of [`check!`].
+pub fn check_failed(text: fmt::Arguments<'_>) {
+    if boot_info::option("keep_going") != Some(1) {
+        fail(text);
+    }
+    FAILURE_COUNT.fetch_add(1, Relaxed);
+    println!("check failed: {text}");
 }
 
 /// The first Rust code of a guest, called by the entry code in long mode with interrupts off.
@@ -88,6 +174,10 @@ extern "C" fn rust_start(magic: u32, info: u32) -> ! {
 /// Part of [`pass!`].
 pub fn pass(text: fmt::Arguments<'_>) -> ! {
     let checks = CHECK_COUNT.load(Relaxed);
+    let failures = FAILURE_COUNT.load(Relaxed);
+    if failures != 0 {
+        fail!("{failures} of {checks} checks failed");
+    }
     println!("verdict: pass {GUEST_NAME}: {text} ({checks} checks)");
     exit(0);
 }

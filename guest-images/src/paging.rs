@@ -14,6 +14,8 @@ unsafe extern "C" {
     static mut guest_page_tables: [[u64; 512]; 6];
     static guest_image_start: u8;
     static guest_image_end: u8;
+    /// The loader's GDTR: limit, then the low and the high half of its base.
+    static guest_loader_gdt: [u16; 3];
 }
 
 /// Maps 512 GiB by 1 GiB pages where the CPU has them. Returns the end of the identity map.
@@ -33,4 +35,13 @@ pub fn map_all() -> u64 {
 #[must_use]
 pub fn image() -> (u64, u64) {
     (&raw const guest_image_start as u64, &raw const guest_image_end as u64)
+}
+
+/// First address and end of the GDT that the loader left in memory.
+#[must_use]
+pub fn loader_gdt() -> (u64, u64) {
+    // SAFETY: the entry code wrote it, and nobody does any more.
+    let [limit, low, high] = unsafe { (&raw const guest_loader_gdt).read() };
+    let start = u64::from(low) | u64::from(high) << 16;
+    (start, start + u64::from(limit) + 1)
 }

@@ -16,11 +16,12 @@ const PAGE_SIZE: u64 = 4096;
 const WORDS_PER_PAGE: u64 = 8;
 
 /// Ranges that hold this kernel or what its loader told it; `(start, end)`.
-type Kept = [(u64, u64); 4];
+type Kept = [(u64, u64); 5];
 
 fn main() {
     let mapped = paging::map_all();
     let kept = kept_ranges();
+    println!("memory-walk: not written: {kept:x?}");
     let scrubbed = option("scrubbed").unwrap_or(1) != 0;
     let mut page_count = 0;
     for region in ram() {
@@ -61,6 +62,7 @@ fn kept_ranges() -> Kept {
     let command_line = boot_info::command_line();
     [
         paging::image(),
+        paging::loader_gdt(),
         range(boot_info::info_address(), info_len),
         range(map, map_len),
         range(boot_info::command_line_address(), command_line.len() as u32 + 1),

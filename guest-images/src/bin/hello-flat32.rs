@@ -1,0 +1,6 @@
+//! A raw binary entered in 32-bit mode at its first byte; prints its verdict and ends.
+//! Expected: `verdict: pass hello-flat32: ...`, exit code 0.
+#![no_std]
+#![no_main]
+
+guest::flat_kernel!(".code32");
