@@ -26,8 +26,6 @@ pub mod cr0 {
 
     /// Every bit that is defined. The others below bit 32 "remain clear; attempts to set them have no impact".
     pub const DEFINED: u64 = PE | MP | EM | TS | ET | NE | WP | AM | NW | CD | PG;
-    /// What the guest may change without an exit: it has no effect outside the guest and nothing follows from it.
-    pub const GUEST_OWNED: u64 = MP | EM | TS | AM | WP;
 }
 
 /// Bits of CR4.
@@ -54,9 +52,6 @@ pub mod cr4 {
 
     /// What every CPU with Intel 64 has.
     pub const ALWAYS: u64 = VME | PVI | TSD | DE | PSE | PAE | MCE | PGE | PCE | OSFXSR | OSXMMEXCPT;
-    /// What the guest may change without an exit. MCE is not among them: the host's machine checks must not become a
-    /// shutdown because a guest switched them off.
-    pub const GUEST_OWNED: u64 = VME | PVI | TSD | DE | PCE | OSFXSR | OSXMMEXCPT;
 }
 
 /// CR3 bits 31:5: the page-directory-pointer table with PAE paging.

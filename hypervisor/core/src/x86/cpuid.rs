@@ -5,8 +5,7 @@
 //!
 //! Hypervisor leaves (documented for guests):
 //! - 0x4000_0000: EAX = highest hypervisor leaf, EBX:ECX:EDX = `LaminaLamina`.
-//! - 0x4000_0001: EAX = version of this interface (1), EBX = features (bit 0: leaf 0x4000_0010 is there; bit 1: VMCALL
-//!   is there).
+//! - 0x4000_0001: EAX = version of this interface (1), EBX = features (bit 0: leaf 0x4000_0010 is there).
 //! - 0x4000_0010: EAX = TSC frequency in kHz, EBX = clock of the local APIC's timer in kHz. The same number.
 
 mod features;
@@ -247,7 +246,7 @@ impl CpuidPolicy {
                 let [ebx, ecx, edx] = signature();
                 [HYPERVISOR_FREQUENCIES, ebx, ecx, edx]
             }
-            0x4000_0001 => [1, 0b11, 0, 0],
+            0x4000_0001 => [1, 1, 0, 0],
             HYPERVISOR_FREQUENCIES => self.frequencies,
             _ => [0; 4],
         }

@@ -1,0 +1,98 @@
+//! [`ExitCounters`]: how often a vCPU exited and why, and what its guest asked for that is not there.
+
+/// Basic exit reasons that are counted one by one; the manual defines none beyond.
+pub const REASON_COUNT: usize = 80;
+/// How many different numbers a [`Tally`] tells apart.
+const TALLY_LEN: usize = 16;
+
+/// How often each of a few numbers occurred. The first ones to occur are kept; the rest are counted together.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    entries: [(u64, u64); TALLY_LEN],
+    used: usize,
+    others: u64,
+}
+
+impl Tally {
+    /// Counts one occurrence of `number`.
+    pub fn count(&mut self, number: u64) {
+        let used = self.used;
+        if let Some((_, count)) = self.entries.iter_mut().take(used).find(|(known, _)| *known == number) {
+            *count = count.saturating_add(1);
+        } else if let Some(free) = self.entries.get_mut(used) {
+            *free = (number, 1);
+            self.used = used + 1;
+        } else {
+            self.others = self.others.saturating_add(1);
+        }
+    }
+
+    /// The numbers kept, with their counts, in the order of their first occurrence.
+    pub fn entries(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.entries.iter().take(self.used).copied()
+    }
+
+    /// Occurrences of numbers that found no place.
+    #[must_use]
+    pub const fn others(&self) -> u64 {
+        self.others
+    }
+
+    /// All occurrences.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.entries().fold(self.others, |sum, (_, count)| sum.saturating_add(count))
+    }
+}
+
+/// The statistics of one vCPU's exits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExitCounters {
+    by_reason: [u64; REASON_COUNT],
+    undefined_reasons: u64,
+    /// Ports that no device claimed.
+    pub unknown_ports: Tally,
+    /// MSRs that do not exist.
+    pub unknown_msrs: Tally,
+    /// 4 KiB pages of guest-physical addresses, by their base, that are neither RAM nor a device.
+    pub unknown_pages: Tally,
+}
+
+impl ExitCounters {
+    /// All zero.
+    #[must_use]
+    pub const fn new() -> Self {
+        let none = Tally { entries: [(0, 0); TALLY_LEN], used: 0, others: 0 };
+        Self {
+            by_reason: [0; REASON_COUNT],
+            undefined_reasons: 0,
+            unknown_ports: none,
+            unknown_msrs: none,
+            unknown_pages: none,
+        }
+    }
+
+    /// Counts an exit; `exit_reason` is the exit-reason field.
+    pub fn count_exit(&mut self, exit_reason: u32) {
+        let slot = usize::try_from(exit_reason & 0xffff).ok().and_then(|basic| self.by_reason.get_mut(basic));
+        *slot.unwrap_or(&mut self.undefined_reasons) += 1;
+    }
+
+    /// Exits by basic exit reason.
+    #[must_use]
+    pub const fn by_reason(&self) -> &[u64; REASON_COUNT] {
+        &self.by_reason
+    }
+
+    /// All exits.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.by_reason.iter().fold(self.undefined_reasons, |sum, count| sum.saturating_add(*count))
+    }
+}
+
+impl Default for ExitCounters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
