@@ -264,7 +264,7 @@ mod tests {
 
     /// The table at guest-physical `gpa`, its signature and sum checked.
     fn table<'a>(area: &'a [u8], gpa: u32, signature: &[u8; 4]) -> &'a [u8] {
-        let at = gpa as usize - ACPI_START as usize;
+        let at = usize::try_from(u64::from(gpa) - ACPI_START).unwrap();
         let table = &area[at..at + u32_at(area, at + 4) as usize];
         assert_eq!(&table[..4], signature);
         if signature != b"FACS" {

@@ -1,5 +1,6 @@
 //! Every loader against images made here: what they place where, what they refuse, and that no image however broken
 //! makes them panic or write outside the guest's RAM.
+#![expect(clippy::cast_possible_truncation, reason = "sizes of images made here, on a 64-bit host")]
 
 use super::layout::{ACPI_START, RamLayout};
 use super::*;
@@ -441,10 +442,10 @@ fn the_information_structure_avoids_a_kernel_that_fills_low_memory() {
 fn an_entry_given_as_a_virtual_address_is_found_in_its_segment() {
     let code = [multiboot_header(0, &[]), vec![0x90; 64]].concat();
     let load = Load { vaddr: 0xc010_0000, ..Load::at(MIB, &code, 0) };
-    let (state, _) = loaded(&request(&elf(false, 0xc010_0010, &[load.clone()], None)));
+    let (state, _) = loaded(&request(&elf(false, 0xc010_0010, core::slice::from_ref(&load), None)));
     assert_eq!(state.rip, MIB + 0x10);
     let high = Load { vaddr: 0xffff_ffff_8010_0000, ..load };
-    let (state, _) = loaded(&request(&elf(true, 0xffff_ffff_8010_0010, &[high.clone()], None)));
+    let (state, _) = loaded(&request(&elf(true, 0xffff_ffff_8010_0010, core::slice::from_ref(&high), None)));
     assert_eq!(state.rip, MIB + 0x10);
     // And one that is physical already.
     let (state, _) = loaded(&request(&elf(true, MIB + 0x20, &[high], None)));
