@@ -96,6 +96,13 @@ pub fn write(register: u16, value: u32) {
     }
 }
 
+/// Software-enables the APIC with both LINT pins masked: no interrupts from the PIC.
+pub fn enable() {
+    write(register::SVR, SOFTWARE_ENABLE | u32::from(SPURIOUS_VECTOR));
+    write(register::LVT_LINT0, MASKED);
+    write(register::LVT_LINT1, MASKED);
+}
+
 /// Software-enables the APIC with LINT0 as ExtINT (the PIC) and LINT1 as NMI: the "virtual wire" of a PC.
 pub fn enable_virtual_wire() {
     write(register::SVR, SOFTWARE_ENABLE | u32::from(SPURIOUS_VECTOR));

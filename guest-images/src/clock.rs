@@ -68,10 +68,11 @@ pub fn measure_tsc_hz() -> u64 {
     (cpu::read_tsc() - start) * pic::PIT_HZ / u64::from(PERIODS)
 }
 
-/// Measures the APIC timer against 20 ms of the PIT, with the timer interrupt masked.
+/// Measures the APIC timer against 20 ms of the PIT, with the timer interrupt masked meanwhile. The divider is left at 1.
 #[must_use]
 pub fn measure_apic_timer_hz() -> u64 {
     const PERIODS: u16 = 23_864;
+    let lvt = apic::read(apic::register::LVT_TIMER);
     apic::write(apic::register::LVT_TIMER, apic::MASKED);
     apic::write(apic::register::DIVIDE, apic::DIVIDE_BY_1);
     apic::write(apic::register::INITIAL_COUNT, u32::MAX);
@@ -79,5 +80,6 @@ pub fn measure_apic_timer_hz() -> u64 {
     pic::wait_pit(PERIODS);
     let passed = start - apic::read(apic::register::CURRENT_COUNT);
     apic::write(apic::register::INITIAL_COUNT, 0);
+    apic::write(apic::register::LVT_TIMER, lvt);
     u64::from(passed) * pic::PIT_HZ / u64::from(PERIODS)
 }

@@ -23,8 +23,8 @@ pub(crate) fn start(info: &'static mut BootInfo) -> ! {
     log::info!("protections: {:?}, W^X violations: {}", Cpu::protections(), faults.len());
     let platform = acpi::read(handover.rsdp);
     log::info!("{platform:?}");
-    let sample = time::measure(&platform);
-    log::info!("{sample:?} {:?}", time::cpuid_claim());
+    let frequency = time::tsc_frequency(&platform);
+    log::info!("{frequency:?}");
     if let Err(error) = apic::init(&platform) {
         refuse(&error);
     }

@@ -6,7 +6,7 @@ use acpi::madt::{Madt, MadtEntry};
 use acpi::{AcpiHandler, AcpiTables, PhysicalMapping};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
-fn find_s5(_: &[u8]) -> Option<(u8, u8)> { None }
+use lamina_core::boot::acpi_s5::{SleepTypes, find_s5};
 use lamina_core::memory::HostPhysAddr;
 
 /// What the hypervisor uses of the host's ACPI tables.
@@ -34,7 +34,7 @@ pub struct PowerOff {
     /// PM1b control register's port, if there is one.
     pub pm1b_control: Option<u16>,
     /// SLP_TYPa and SLP_TYPb of \_S5.
-    pub sleep_types: (u8, u8),
+    pub sleep_types: SleepTypes,
 }
 
 #[derive(Clone)]

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::info::MemoryRegionKind;
 pub use bootloader_api::{BootInfo, entry_point};
+use core::ops::Range;
+use lamina_core::boot::{MemoryRegion, RegionKind, find_place, plan};
 use lamina_core::memory::{Frame, FrameAllocator, HostPhysAddr, Owner, PAGE_SIZE};
 use thiserror::Error;
 
@@ -13,8 +15,8 @@ use thiserror::Error;
 const HEAP_BYTES: u64 = 8 << 20;
 /// Bytes of the boot CPU's stack.
 const STACK_BYTES: u64 = 128 << 10;
-/// Memory below this is left alone: firmware data, and the start-up code of other CPUs must lie there.
-const LOW_MEMORY_END: u64 = 1 << 20;
+/// Regions of the memory map that are looked at. Firmware has some dozens, UEFI a hundred or two.
+const MAX_REGIONS: usize = 512;
 /// The least memory that must remain for guests after the hypervisor has taken its own.
 const MIN_GUEST_BYTES: u64 = 4 << 20;
 
@@ -35,7 +37,7 @@ pub enum BootError {
     NoPhysicalMemoryMapping,
     /// Not enough RAM in one piece for the heap and the table of frames, or too little left for guests.
     #[error(
-        "too little memory: the largest free range is {largest_bytes} bytes, the hypervisor needs {needed_bytes}; \
+        "too little memory: the largest free range is {largest_bytes} bytes, the hypervisor and its guests need {needed_bytes}; \
          give the machine more memory (64 MiB is enough for a few tiny guests)"
     )]
     TooLittleMemory {
@@ -69,46 +71,54 @@ pub fn take_over(info: &'static BootInfo) -> Result<Handover, BootError> {
     let window = Window { offset, len_bytes: end_of_ram.max(4 << 30) };
     // SAFETY: the boot loader was asked for it by `CONFIG` and said where it is; the hypervisor never unmaps it.
     unsafe { mem::set_window(window) };
-    let usable = || {
-        info.memory_regions.iter().filter(|region| region.kind == MemoryRegionKind::Usable).filter_map(|region| {
-            let start = region.start.max(LOW_MEMORY_END).next_multiple_of(PAGE_SIZE);
-            let end = region.end & !(PAGE_SIZE - 1);
-            (start < end).then_some((start, end))
-        })
-    };
-    let end_of_usable = usable().map(|(_, end)| end).max().unwrap_or(0);
-    let frame_count = end_of_usable / PAGE_SIZE;
-    let table_bytes = (frame_count * 2).next_multiple_of(PAGE_SIZE);
-    let own_bytes = HEAP_BYTES + table_bytes;
-    let (start, end) = usable().max_by_key(|(start, end)| end - start).unwrap_or((0, 0));
-    if end - start < own_bytes + MIN_GUEST_BYTES {
-        return Err(BootError::TooLittleMemory {
-            largest_bytes: end - start,
-            needed_bytes: own_bytes + MIN_GUEST_BYTES,
-        });
+
+    // There is no heap yet, so the regions are gathered in an array; a map longer than it loses its tail, which is safe.
+    let mut regions = [MemoryRegion { start: 0, end: 0, kind: RegionKind::Reserved }; MAX_REGIONS];
+    for (slot, region) in regions.iter_mut().zip(info.memory_regions.iter()) {
+        let usable = region.kind == MemoryRegionKind::Usable;
+        let kind = if usable { RegionKind::Usable } else { RegionKind::Reserved };
+        *slot = MemoryRegion { start: region.start, end: region.end, kind };
     }
-    let heap_start = end - own_bytes;
-    let table_start = heap_start + HEAP_BYTES;
-    let pointer = |address: u64| (offset + address) as *mut u8;
-    // SAFETY: the range is usable RAM at the end of the largest region, mapped by the window, and taken out of what the frame
+    let usable = regions.iter().filter(|region| region.kind == RegionKind::Usable);
+    let largest_bytes = usable.map(|region| region.end.saturating_sub(region.start)).max().unwrap_or(0);
+    let too_little = |needed_bytes| BootError::TooLittleMemory { largest_bytes, needed_bytes };
+
+    let heap = find_place(&regions, &[], HEAP_BYTES, PAGE_SIZE).ok_or(too_little(HEAP_BYTES))?;
+    let heap = heap..HostPhysAddr(heap.0 + HEAP_BYTES);
+    let pointer = |address: HostPhysAddr| (offset + address.0) as *mut u8;
+    // SAFETY: the range is usable RAM that nothing else claims, mapped by the window, and taken out of what the frame
     // allocator gets below. `take_over` runs once: it consumes the only `&'static BootInfo` of the entry point.
-    unsafe { mem::init_heap(pointer(heap_start), HEAP_BYTES as usize) };
+    unsafe { mem::init_heap(pointer(heap.start), HEAP_BYTES as usize) };
+
+    let frame_count = plan(&regions, &[]).frame_count;
+    let table_bytes = (frame_count * 2).next_multiple_of(PAGE_SIZE);
+    let table = find_place(&regions, core::slice::from_ref(&heap), table_bytes, PAGE_SIZE)
+        .ok_or(too_little(HEAP_BYTES + table_bytes))?;
+    let table = table..HostPhysAddr(table.0 + table_bytes);
     // SAFETY: as above; a table of u16 is valid for any bytes, and the start is page-aligned.
-    let table = unsafe {
-        let start = pointer(table_start);
+    let owners = unsafe {
+        let start = pointer(table.start);
         core::ptr::write_bytes(start, 0, table_bytes as usize);
         core::slice::from_raw_parts_mut(start.cast::<u16>(), frame_count as usize)
     };
-    let mut frames = FrameAllocator::new(table);
-    let mut usable_bytes = 0;
-    for (start, end) in usable() {
-        usable_bytes += end - start;
-        let end = if end == heap_start + own_bytes { heap_start } else { end };
-        // A region that overlaps another is refused whole: the memory map is not to be trusted there.
-        let _ = frames.add_usable(Frame(start / PAGE_SIZE)..Frame(end / PAGE_SIZE));
+
+    let memory = plan(&regions, &[heap.clone(), table.clone()]);
+    let needed = MIN_GUEST_BYTES / PAGE_SIZE;
+    if memory.usable_frames() < needed {
+        return Err(too_little(HEAP_BYTES + table_bytes + MIN_GUEST_BYTES));
     }
-    let _ = frames.adopt(Frame(heap_start / PAGE_SIZE)..Frame(table_start / PAGE_SIZE), Owner::HEAP);
-    let _ = frames.adopt(Frame(table_start / PAGE_SIZE)..Frame((table_start + table_bytes) / PAGE_SIZE), Owner::HOST);
+    let mut frames = FrameAllocator::new(owners);
+    let usable_bytes = (memory.usable_frames() * PAGE_SIZE) + HEAP_BYTES + table_bytes;
+    let frames_of = |range: &Range<HostPhysAddr>| Frame::containing(range.start)..Frame::containing(range.end);
+    // The ranges are apart from each other and inside the table, as `plan` made them, so none can be refused.
+    for range in memory.usable {
+        let added = frames.add_usable(range);
+        debug_assert!(added.is_ok(), "{added:?}");
+    }
+    for (range, owner) in [(heap, Owner::HEAP), (table, Owner::HOST)] {
+        let adopted = frames.adopt(frames_of(&range), owner);
+        debug_assert!(adopted.is_ok(), "{adopted:?}");
+    }
     mem::init_frames(frames);
     Ok(Handover { rsdp: info.rsdp_addr.into_option().map(HostPhysAddr), ramdisk: ramdisk(info), usable_bytes })
 }

@@ -17,4 +17,4 @@ pub mod port;
 pub mod power;
 pub mod serial;
 pub mod time;
-// pub mod vmx;
+pub mod vmx;

@@ -15,12 +15,6 @@ pub(crate) fn read_u32(port: u16) -> u32 {
     unsafe { Port::new(port).read() }
 }
 
-/// Reads a word. As [`read_u8`].
-pub(crate) fn read_u16(port: u16) -> u16 {
-    // SAFETY: as in `read_u8`.
-    unsafe { Port::new(port).read() }
-}
-
 /// Writes a byte. Crate-private for the same reason.
 pub(crate) fn write_u8(port: u16, value: u8) {
     // SAFETY: the callers in this crate write only to devices that this crate drives (PIT, PIC, reset, power-off),

@@ -28,9 +28,9 @@ pub fn power_off(platform: &Platform) -> ! {
     }
     if let Some(off) = platform.power_off {
         let value = |sleep_type: u8| u16::from(sleep_type & 0b111) << 10 | SLEEP_ENABLE;
-        port::write_u16(off.pm1a_control, value(off.sleep_types.0));
+        port::write_u16(off.pm1a_control, value(off.sleep_types.pm1a));
         if let Some(pm1b) = off.pm1b_control {
-            port::write_u16(pm1b, value(off.sleep_types.1));
+            port::write_u16(pm1b, value(off.sleep_types.pm1b));
         }
     }
     halt()

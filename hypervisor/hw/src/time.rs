@@ -2,11 +2,14 @@
 
 use crate::acpi::Platform;
 use crate::port;
+use lamina_core::boot::tsc::{self, Measurement, Sample, Timer, TscCpuid, TscFrequency, UnknownFrequency};
 
 /// The PM timer's frequency in Hz (ACPI specification, "Power Management Timer").
 const PM_TIMER_HZ: u64 = 3_579_545;
 /// The 8254's input clock in Hz.
 const PIT_HZ: u64 = 1_193_182;
+/// Measurements made; their median counts.
+const SAMPLES: usize = 3;
 /// How long a measurement takes, as a fraction of a second: 1/100 s.
 const MEASUREMENT_FRACTION: u64 = 100;
 
@@ -18,23 +21,26 @@ pub fn now() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// One measurement of the TSC against a timer.
-#[derive(Clone, Copy, Debug)]
-pub struct Sample {
-    /// Name of the timer.
-    pub timer: &'static str,
-    /// The timer's frequency in Hz.
-    pub timer_hz: u64,
-    /// Periods of the timer that passed.
-    pub timer_periods: u64,
-    /// TSC ticks that passed meanwhile.
-    pub tsc_ticks: u64,
-}
-
-/// Measures the TSC against the PM timer, or the PIT where there is none; takes a hundredth of a second.
-#[must_use]
-pub fn measure(platform: &Platform) -> Option<Sample> {
-    platform.pm_timer.and_then(|(port, is_32_bit)| measure_pm_timer(port, is_32_bit)).or_else(measure_pit)
+/// The TSC's frequency: what CPUID says, checked against a measurement that takes a few hundredths of a second.
+///
+/// # Errors
+/// [`UnknownFrequency`] where CPUID says nothing and there is no timer to measure against.
+pub fn tsc_frequency(platform: &Platform) -> Result<TscFrequency, UnknownFrequency> {
+    let mut samples = [Sample { tsc_ticks: 0, timer_ticks: 0 }; SAMPLES];
+    let pm_timer = platform.pm_timer.and_then(|(port, is_32_bit)| {
+        samples.iter_mut().try_for_each(|sample| {
+            *sample = measure_pm_timer(port, is_32_bit)?;
+            Some(())
+        })
+    });
+    if pm_timer.is_some() {
+        let measurement = Measurement { timer: Timer::PmTimer, timer_hz: PM_TIMER_HZ, samples: &samples };
+        return tsc::tsc_frequency(&cpuid_claim(), Some(&measurement));
+    }
+    let sample = measure_pit();
+    let measurement =
+        sample.as_ref().map(|sample| Measurement { timer: Timer::Pit, timer_hz: PIT_HZ, samples: core::slice::from_ref(sample) });
+    tsc::tsc_frequency(&cpuid_claim(), measurement.as_ref())
 }
 
 fn measure_pm_timer(port: u16, is_32_bit: bool) -> Option<Sample> {
@@ -56,12 +62,7 @@ fn measure_pm_timer(port: u16, is_32_bit: bool) -> Option<Sample> {
         let passed = (port::read_u32(port) & mask).wrapping_sub(start) & mask;
         let tsc_ticks = now() - tsc_start;
         if passed >= wanted {
-            return Some(Sample {
-                timer: "PM timer",
-                timer_hz: PM_TIMER_HZ,
-                timer_periods: u64::from(passed),
-                tsc_ticks,
-            });
+            return Some(Sample { tsc_ticks, timer_ticks: u64::from(passed) });
         }
     }
 }
@@ -91,14 +92,16 @@ fn measure_pit() -> Option<Sample> {
     }
     let tsc_ticks = now() - start;
     port::write_u8(SYSTEM_CONTROL_B, control);
-    Some(Sample { timer: "PIT", timer_hz: PIT_HZ, timer_periods: periods, tsc_ticks })
+    Some(Sample { tsc_ticks, timer_ticks: periods })
 }
 
-/// What CPUID says about the TSC: (leaf 15h: denominator, numerator, crystal Hz; leaf 16h: base frequency in MHz).
-#[must_use]
-pub fn cpuid_claim() -> ([u32; 3], u32) {
-    let max = core::arch::x86_64::__cpuid(0).eax;
-    let crystal = if max >= 0x15 { core::arch::x86_64::__cpuid(0x15) } else { core::arch::x86_64::__cpuid(0x8000_00ff) };
-    let base = if max >= 0x16 { core::arch::x86_64::__cpuid(0x16).eax & 0xffff } else { 0 };
-    if max >= 0x15 { ([crystal.eax, crystal.ebx, crystal.ecx], base) } else { ([0; 3], base) }
+fn cpuid_claim() -> TscCpuid {
+    let cpuid = raw_cpuid::CpuId::new();
+    let crystal = cpuid.get_tsc_info();
+    TscCpuid {
+        denominator: crystal.as_ref().map_or(0, raw_cpuid::TscInfo::denominator),
+        numerator: crystal.as_ref().map_or(0, raw_cpuid::TscInfo::numerator),
+        crystal_hz: crystal.as_ref().map_or(0, raw_cpuid::TscInfo::nominal_frequency),
+        base_mhz: cpuid.get_processor_frequency_info().map_or(0, |info| info.processor_base_frequency()),
+    }
 }

@@ -1,1 +1,22 @@
-//! console.
+//! The serial console: bytes in, commands out; answers in, text or JSON out.
+//!
+//! [`LineEditor`] makes lines of bytes, [`Request::parse`] makes a [`Command`] of a line, the kernel carries it out and
+//! fills one of the structs in [`view`], and [`render`] writes that. One table ([`table`]) drives parsing, help and
+//! completion. Nothing here touches a device: bytes to echo go to a [`Sink`].
+
+mod command;
+mod complete;
+mod editor;
+mod help;
+mod history;
+mod keys;
+mod render;
+mod table;
+pub mod view;
+mod words;
+
+pub use command::{Command, ParseError, Request};
+pub use complete::{CommandCompleter, Names};
+pub use editor::{Completer, Completion, LineEditor, Sink};
+pub use help::help;
+pub use render::{View, render, render_error};

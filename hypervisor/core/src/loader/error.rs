@@ -96,6 +96,15 @@ pub enum LoadError {
         /// Where it must end at the latest.
         below: GuestPhysAddr,
     },
+    /// A Linux kernel without a usable boot protocol.
+    #[error("{0}")]
+    Linux(#[from] super::linux::LinuxError),
+    /// An ELF file that cannot be loaded.
+    #[error("{0}")]
+    Elf(#[from] super::elf::ElfError),
+    /// A multiboot header that cannot be honoured.
+    #[error("{0}")]
+    Multiboot(#[from] super::multiboot::MultibootError),
     /// A flat image whose addresses do not fit its mode.
     #[error("{what} {gpa} is out of reach for a {format} image: it must be below {limit}")]
     OutOfReach {

@@ -5,16 +5,26 @@
 //! [`space`] keeps what was placed where, [`acpi`] makes the guest's tables. Everything in an image is the operator's
 //! or the guest's word and is checked before use.
 
+mod acpi;
+mod elf;
 mod entry;
 mod error;
 mod flat;
 pub mod layout;
+mod linux;
+mod multiboot;
+mod pvh;
 mod space;
 mod tables;
+#[cfg(test)]
+mod tests;
 
+pub use elf::ElfError;
 pub use entry::EntryState;
 pub use error::LoadError;
 pub use layout::RamLayout;
+pub use linux::LinuxError;
+pub use multiboot::MultibootError;
 
 use crate::memory::GuestMemory;
 use layout::HIGH_MEMORY;
@@ -90,8 +100,15 @@ pub struct LoadRequest<'a> {
 pub fn load(request: &LoadRequest<'_>, memory: &mut dyn GuestMemory) -> Result<EntryState, LoadError> {
     check(request)?;
     let mut space = GuestSpace::new(RamLayout::new(request.memory_len_bytes), memory);
+    let rsdp = acpi::place(&mut space, request.vcpus)?;
     match request.format {
-        Format::Auto | Format::Linux | Format::Pvh | Format::Multiboot => Err(LoadError::Undetected),
+        Format::Auto if linux::is_bzimage(request.image) => linux::load(request, rsdp, &mut space),
+        Format::Auto if pvh::has_note(request.image) => pvh::load(request, rsdp, &mut space),
+        Format::Auto if multiboot::has_header(request.image) => multiboot::load(request, &mut space),
+        Format::Auto => Err(LoadError::Undetected),
+        Format::Linux => linux::load(request, rsdp, &mut space),
+        Format::Pvh => pvh::load(request, rsdp, &mut space),
+        Format::Multiboot => multiboot::load(request, &mut space),
         Format::Flat16 => flat::load(request, flat::Mode::Real16, &mut space),
         Format::Flat32 => flat::load(request, flat::Mode::Protected32, &mut space),
         Format::Flat64 => flat::load(request, flat::Mode::Long64, &mut space),

@@ -37,21 +37,27 @@ impl<'m> GuestSpace<'m> {
 
     /// Takes the range without writing to it: it reads as zero, as all untouched RAM does, or as what is there.
     pub(super) fn claim(&mut self, what: &'static str, gpa: u64, len_bytes: u64) -> Result<(), LoadError> {
-        if !self.ram.contains(GuestPhysAddr(gpa), len_bytes) {
+        let end = self.check(what, gpa, len_bytes)?;
+        if len_bytes > 0 {
+            self.claims.push(Claim { start: gpa, end, what });
+        }
+        Ok(())
+    }
+
+    /// Whether the range is RAM and free for `what`; gives its end.
+    pub(super) fn check(&self, what: &'static str, gpa: u64, len_bytes: u64) -> Result<u64, LoadError> {
+        let end = gpa.checked_add(len_bytes).filter(|_| self.ram.contains(GuestPhysAddr(gpa), len_bytes));
+        let Some(end) = end.or((len_bytes == 0).then_some(gpa)) else {
             let ram_end = self.ram.low_end();
             return Err(LoadError::OutsideRam { what, gpa: GuestPhysAddr(gpa), len_bytes, ram_end });
+        };
+        match self.overlapping(gpa, end).find(|claim| claim.what != what) {
+            Some(&Claim { start, what: other, .. }) => {
+                let (gpa, other_gpa) = (GuestPhysAddr(gpa), GuestPhysAddr(start));
+                Err(LoadError::Overlap { what, gpa, len_bytes, other, other_gpa })
+            }
+            None => Ok(end),
         }
-        if len_bytes == 0 {
-            return Ok(());
-        }
-        // In RAM, so the sum is below 2^64.
-        let end = gpa.saturating_add(len_bytes);
-        if let Some(other) = self.overlapping(gpa, end).find(|claim| claim.what != what) {
-            let (other, other_gpa) = (other.what, GuestPhysAddr(other.start));
-            return Err(LoadError::Overlap { what, gpa: GuestPhysAddr(gpa), len_bytes, other, other_gpa });
-        }
-        self.claims.push(Claim { start: gpa, end, what });
-        Ok(())
     }
 
     /// Makes the range read as zero. Untouched RAM does so by itself and stays untouched, so that a large BSS costs
@@ -117,6 +123,17 @@ impl<'m> GuestSpace<'m> {
             .ok_or(LoadError::NoRoom { what, len_bytes, below: GuestPhysAddr(FOUR_GIB) })?;
         self.write(what, gpa, bytes)?;
         Ok(gpa)
+    }
+
+    /// Places `text` with a NUL behind it.
+    pub(super) fn place_text(&mut self, what: &'static str, text: &str) -> Result<u64, LoadError> {
+        let bytes: Vec<u8> = text.bytes().chain([0]).collect();
+        self.place_low(what, &bytes, 1)
+    }
+
+    /// Whether the byte at `gpa` belongs to what is claimed under `what`.
+    pub(super) fn is_within(&self, what: &'static str, gpa: u64) -> bool {
+        gpa.checked_add(1).is_some_and(|end| self.overlapping(gpa, end).any(|claim| claim.what == what))
     }
 
     /// The end of what is claimed under `what`, or 0.

@@ -49,10 +49,12 @@ pub(super) fn place_identity_map(space: &mut GuestSpace<'_>) -> Result<GuestPhys
     let (pdpt, directories) = (base + PAGE_SIZE, base + 2 * PAGE_SIZE);
     space.claim(what, base, len_bytes)?;
     space.write(what, base, &(pdpt | TABLE_ENTRY).to_le_bytes())?;
-    let entries: Vec<u8> = (0..gibs).flat_map(|n| (directories + n * PAGE_SIZE | TABLE_ENTRY).to_le_bytes()).collect();
+    let entries: Vec<u8> =
+        (0..gibs).flat_map(|n| ((directories + n * PAGE_SIZE) | TABLE_ENTRY).to_le_bytes()).collect();
     space.write(what, pdpt, &entries)?;
     for n in 0..gibs {
-        let pages: Vec<u8> = (0..512u64).flat_map(|page| (n * GIB + (page << 21) | LARGE_PAGE).to_le_bytes()).collect();
+        let pages: Vec<u8> =
+            (0..512u64).flat_map(|page| ((n * GIB + (page << 21)) | LARGE_PAGE).to_le_bytes()).collect();
         space.write(what, directories + n * PAGE_SIZE, &pages)?;
     }
     Ok(GuestPhysAddr(base))

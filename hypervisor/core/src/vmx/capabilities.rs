@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(capabilities.ept_features(), EptFeatures { pages_2m: true, pages_1g: true, accessed_dirty: true });
         assert!(capabilities.invvpid_single_context() && capabilities.invept_single_context());
         assert_eq!(capabilities.guest_cr0_ones(), 0x20, "CR0.NE alone");
-        assert_eq!(capabilities.guest_cr0_zeros() as u32, 0);
+        assert_eq!(capabilities.guest_cr0_zeros(), 0xffff_ffff_0000_0000);
         assert_eq!(capabilities.fix_cr4(0x20), 0x2020);
     }
 

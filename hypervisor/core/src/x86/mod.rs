@@ -4,6 +4,7 @@ pub mod control;
 mod cpu;
 pub mod cpuid;
 pub mod msr;
+pub mod paging;
 mod segment;
 mod state;
 

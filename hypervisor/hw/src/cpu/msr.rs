@@ -14,6 +14,8 @@ pub(crate) const SYSENTER_CS: u32 = 0x174;
 pub(crate) const FS_BASE: u32 = 0xc000_0100;
 /// IA32_GS_BASE.
 pub(crate) const GS_BASE: u32 = 0xc000_0101;
+/// IA32_FEATURE_CONTROL.
+pub(crate) const FEATURE_CONTROL: u32 = 0x3a;
 /// IA32_TSC_DEADLINE.
 pub(crate) const TSC_DEADLINE: u32 = 0x6e0;
 

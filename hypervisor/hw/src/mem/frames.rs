@@ -87,10 +87,10 @@ impl HostFrame {
         unsafe { core::ptr::write_bytes(self.as_mut_ptr(), byte, PAGE_SIZE as usize) };
     }
 
-    /// Copies a whole page of bytes into the frame.
-    pub fn write_page(&mut self, bytes: &[u8; 4096]) {
-        // SAFETY: the frame is ours alone and 4096 bytes long.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.as_mut_ptr(), bytes.len()) };
+    /// The frame's bytes, for a frame that no hardware writes to.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8; 4096] {
+        // SAFETY: the frame is ours alone and 4096 bytes long; the borrow is as long as that of `self`.
+        unsafe { &mut *self.as_mut_ptr().cast() }
     }
 
     /// Reads the doubleword at this offset (rounded down to 4, taken modulo the page).

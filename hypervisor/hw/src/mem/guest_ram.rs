@@ -146,7 +146,8 @@ impl GuestRam {
                 Err(error) if smallest => return Err(PopulateError::OutOfFrames(error)),
                 Err(_) => continue,
             };
-            let mapped = ept.map(&mut self.tables, base, frame, size, Access::ReadWriteExecute, MemoryType::WriteBack);
+            let rights = (Access::ReadWriteExecute, MemoryType::WriteBack);
+            let mapped = ept.map(&mut self.tables, base, frame, size, rights);
             match mapped {
                 Ok(_) => return Ok(()),
                 Err(error) => {
@@ -175,8 +176,7 @@ impl GuestRam {
                     LOCAL_APIC_BASE,
                     frame,
                     PageSize::Size4K,
-                    Access::ReadWrite,
-                    MemoryType::WriteBack,
+                    (Access::ReadWrite, MemoryType::WriteBack),
                 );
                 match mapped {
                     Err(MapError::OutOfFrames(error)) => return Err(error),

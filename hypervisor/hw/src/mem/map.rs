@@ -11,9 +11,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use lamina_core::memory::{Frame, HostPhysAddr, OutOfFrames, Owner, PAGE_SIZE};
 use thiserror::Error;
 use x86_64::registers::control::Cr3;
-use x86_64::structures::paging::mapper::{MappedFrame, TranslateResult};
 use x86_64::structures::paging::{
-    Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB, Translate,
+    Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB,
 };
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -147,16 +146,5 @@ fn audit_table(table: PhysAddr, level: u32, base: u64, above: PageTableFlags, fa
         } else {
             audit_table(entry.addr(), level - 1, linear, writable | no_execute, faults);
         }
-    }
-}
-
-/// The frame behind a linear address of the hypervisor's.
-pub(crate) fn translate(linear: u64) -> Option<HostPhysAddr> {
-    match mapper().translate(VirtAddr::new(linear)) {
-        TranslateResult::Mapped { frame: MappedFrame::Size4KiB(frame), offset, .. } => {
-            Some(HostPhysAddr(frame.start_address().as_u64() + offset))
-        }
-        TranslateResult::Mapped { frame, offset, .. } => Some(HostPhysAddr(frame.start_address().as_u64() + offset)),
-        _ => None,
     }
 }

@@ -1,14 +1,14 @@
 //! The hypervisor's memory: the window onto physical memory, the heap, owned frames, its own mappings, guests' RAM.
 
 mod frames;
-// mod guest_ram;
+mod guest_ram;
 mod heap;
 mod map;
 mod window;
 
 pub use frames::{Accounting, HostFrame, accounting};
 pub(crate) use frames::init_frames;
-// pub use guest_ram::{GuestRam, PopulateError};
+pub use guest_ram::{GuestRam, PopulateError};
 pub(crate) use heap::init as init_heap;
 pub use heap::usage as heap_usage;
 pub use lamina_core::memory::{OutOfFrames, Owner};

@@ -7,7 +7,8 @@ mod root;
 mod switch;
 mod vcpu;
 
-pub use capabilities::{cpu_facts, probe};
+pub use capabilities::cpu_facts;
 pub use pages::VirtualApicPage;
+pub(crate) use root::invalidate_ept;
 pub use root::{VmxError, VmxRoot};
-pub use vcpu::{ApicVirtualization, CurrentVmcs, EntryFailure, Vcpu};
+pub use vcpu::{CurrentVmcs, EntryFailure, Vcpu};

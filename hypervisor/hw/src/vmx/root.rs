@@ -7,10 +7,12 @@ use crate::cpu::{Cpu, msr};
 use crate::mem::{HostFrame, OutOfFrames, Owner};
 use core::sync::atomic::{AtomicBool, Ordering};
 use lamina_core::memory::HostPhysAddr;
-use lamina_core::vmx::{Capabilities, ControlPlan, Refusal, plan};
-use lamina_core::x86::msr::msr_bitmap;
+use lamina_core::vmx::Capabilities;
+use lamina_core::vmx::controls::ControlPlan;
+use lamina_core::vmx::refusal::{Refusal, check_cpu, feature_control_to_write};
+use lamina_core::x86::msr::build_bitmap;
 use thiserror::Error;
-use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+use x86_64::registers::control::{Cr0, Cr4};
 
 /// CR4.VMXE.
 pub(super) const CR4_VMXE: u64 = 1 << 13;
@@ -57,9 +59,10 @@ impl VmxRoot {
     /// # Errors
     /// [`VmxError`]: what is missing, in the manual's words.
     pub fn enter(_cpu: &Cpu) -> Result<Self, VmxError> {
-        lamina_core::vmx::check_cpu(&capabilities::cpu_facts())?;
-        let capabilities = capabilities::probe();
-        let plan = plan(&capabilities)?;
+        let facts = capabilities::cpu_facts();
+        let plan = check_cpu(&facts)?;
+        // With a plan there are capabilities it was made from.
+        let capabilities = facts.capabilities.unwrap_or_default();
         let mut vmxon_region = HostFrame::new(Owner::HOST)?;
         vmxon_region.write_u32(0, capabilities.revision_id());
         let mut io_bitmaps = [HostFrame::new(Owner::HOST)?, HostFrame::new(Owner::HOST)?];
@@ -67,8 +70,8 @@ impl VmxRoot {
             bitmap.fill(0xff);
         }
         let mut msr_bitmaps = MsrBitmaps { default: HostFrame::new(Owner::HOST)?, x2apic: HostFrame::new(Owner::HOST)? };
-        msr_bitmaps.default.write_page(&msr_bitmap(false));
-        msr_bitmaps.x2apic.write_page(&msr_bitmap(true));
+        build_bitmap(msr_bitmaps.default.bytes_mut(), false);
+        build_bitmap(msr_bitmaps.x2apic.bytes_mut(), true);
         switch_on(&capabilities, &vmxon_region)?;
         VMX_ON.store(true, Ordering::Release);
         Ok(Self {
@@ -134,13 +137,13 @@ impl VmxRoot {
 }
 
 fn switch_on(capabilities: &Capabilities, region: &HostFrame) -> Result<(), VmxError> {
-    let cr0 = (Cr0::read_raw() | capabilities.cr0_fixed0) & capabilities.cr0_fixed1;
-    let cr4 = (Cr4::read_raw() | capabilities.cr4_fixed0 | CR4_VMXE) & capabilities.cr4_fixed1;
+    let cr0 = capabilities.fix_cr0(Cr0::read_raw());
+    let cr4 = capabilities.fix_cr4(Cr4::read_raw() | CR4_VMXE);
     // SAFETY: to what the hypervisor runs with (which `Cpu::take_over` set) this adds what VMX demands: CR0.NE, CR4.VMXE.
     // Paging, protection and write-protection stay on, since VMX fixes them to 1.
     unsafe {
-        Cr0::write_raw(Cr0Flags::from_bits_retain(cr0).bits());
-        Cr4::write_raw(Cr4Flags::from_bits_retain(cr4).bits());
+        Cr0::write_raw(cr0);
+        Cr4::write_raw(cr4);
     }
     enable_in_feature_control();
     // SAFETY: the region is ours for good (it lives in `VmxRoot`) and holds the revision identifier; CR0 and CR4 are as VMX
@@ -156,13 +159,9 @@ fn switch_on(capabilities: &Capabilities, region: &HostFrame) -> Result<(), VmxE
 /// Where the firmware has left IA32_FEATURE_CONTROL unlocked, allows VMX outside SMX and locks it, as the manual has the
 /// firmware do it ("Enabling and Entering VMX Operation"). That a locked register forbids VMX was checked before.
 fn enable_in_feature_control() {
-    const IA32_FEATURE_CONTROL: u32 = 0x3a;
-    const LOCK: u64 = 1 << 0;
-    const VMX_OUTSIDE_SMX: u64 = 1 << 2;
-    let value = msr::read(IA32_FEATURE_CONTROL);
-    if value & LOCK == 0 {
+    if let Some(value) = feature_control_to_write(msr::read(msr::FEATURE_CONTROL)) {
         // SAFETY: the register only permits VMXON; every CPU with VMX has it.
-        unsafe { msr::write(IA32_FEATURE_CONTROL, value | VMX_OUTSIDE_SMX | LOCK) };
+        unsafe { msr::write(msr::FEATURE_CONTROL, value) };
     }
 }
 

@@ -1,8 +1,8 @@
 //! A virtual CPU in hardware: its VMCS and the registers that the VMCS does not hold.
 
-use super::instructions::{VmFail, invvpid_single, vmclear, vmptrld, vmread, vmwrite};
+use super::instructions::{invvpid_single, vmclear, vmread, vmwrite};
 use super::pages::VirtualApicPage;
-use super::root::{CR4_VMXE, VmxRoot};
+use super::root::VmxRoot;
 use super::switch;
 use crate::cpu::{FpuState, gdt_base, host_selectors, msr, tss_base};
 use crate::mem::{GuestRam, HostFrame, OutOfFrames, Owner};
@@ -10,10 +10,9 @@ use core::arch::asm;
 use lamina_core::exit::{Event, RawExit};
 use lamina_core::loader::EntryState;
 use lamina_core::memory::{FrameKind, HostPhysAddr};
-use lamina_core::vmx::{
-    ControlField, EntryControls, ExitReason, FieldSet, GuestField, HostField, PrimaryProcBased, ReadOnlyField,
-    SecondaryProcBased,
-};
+use lamina_core::vmx::controls::{ApicAccess, ControlPlan, EntryControls, PrimaryProcBased, SecondaryProcBased};
+use lamina_core::vmx::{Capabilities, ControlField, ExitReason, FieldSet, GuestField, HostField, ReadOnlyField};
+use lamina_core::x86::control::{cr0, cr4};
 use lamina_core::x86::{Gprs, VcpuState};
 
 const STAR: u32 = 0xc000_0081;
@@ -27,31 +26,7 @@ const TSC_AUX: u32 = 0xc000_0103;
 /// itself executes neither SYSCALL nor SWAPGS nor RDTSCP.
 const SWAPPED_MSRS: [u32; 6] = [STAR, LSTAR, CSTAR, FMASK, KERNEL_GS_BASE, TSC_AUX];
 
-/// CR0 bits that the guest cannot change by itself: NE, which VMX fixes, and the caching bits, which would be the host's.
-const CR0_HOST_OWNED: u64 = CR0_NE | CR0_NW | CR0_CD;
-const CR0_NE: u64 = 1 << 5;
-const CR0_NW: u64 = 1 << 29;
-const CR0_CD: u64 = 1 << 30;
-/// CR0.ET is fixed to 1 by the architecture.
-const CR0_ET: u64 = 1 << 4;
-/// CR4 bits that the guest changes by itself: those of features that CPUID shows to it and that need nothing of the host.
-/// MCE is not among them: with MCE clear a machine check would shut the machine down (SDM, "Machine-Check Exception").
-const CR4_GUEST_OWNED: u64 = CR4_VME_PVI_TSD_DE_PSE_PAE | CR4_PGE | CR4_OSFXSR_OSXMMEXCPT;
-const CR4_VME_PVI_TSD_DE_PSE_PAE: u64 = 0b11_1111;
-const CR4_MCE: u64 = 1 << 6;
-const CR4_PGE: u64 = 1 << 7;
-const CR4_OSFXSR_OSXMMEXCPT: u64 = 0b11 << 9;
-
-/// Which form of the local APIC the CPU virtualises for a vCPU at the moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ApicVirtualization {
-    /// None: every access comes as an exit.
-    Off,
-    /// The memory-mapped registers.
-    XApic,
-    /// The x2APIC's MSRs.
-    X2Apic,
-}
+const _: () = assert!(cr4::GUEST_OWNED & (cr4::MCE | cr4::VMXE) == 0, "machine checks and VMX stay the host's");
 
 /// A failed VM entry: the guest did not run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,12 +54,10 @@ pub struct Vcpu {
     vpid: u16,
     /// What the control fields hold: they are never read back.
     primary: PrimaryProcBased,
-    secondary: SecondaryProcBased,
-    entry: EntryControls,
+    apic_access_mode: ApicAccess,
+    plan: ControlPlan,
+    capabilities: Capabilities,
     msr_bitmaps: [HostPhysAddr; 2],
-    cr0_fixed0: u64,
-    timer_shift: u8,
-    apicv: bool,
 }
 
 impl Vcpu {
@@ -105,7 +78,7 @@ impl Vcpu {
         let features = raw_cpuid::CpuId::new();
         let has_tsc_aux = features.get_extended_processor_and_feature_identifiers().is_some_and(|f| f.has_rdtscp());
         let bitmaps = root.msr_bitmaps();
-        let plan = root.plan();
+        let plan = *root.plan();
         let mut vcpu = Self {
             vmcs,
             virtual_apic,
@@ -119,18 +92,18 @@ impl Vcpu {
             launched: false,
             host_rsp: 0,
             vpid: slot + 1,
-            primary: plan.primary,
-            secondary: plan.secondary,
-            entry: plan.entry,
+            primary: plan.controls.primary,
+            apic_access_mode: ApicAccess::Disabled,
+            plan,
+            capabilities: *root.capabilities(),
             msr_bitmaps: [bitmaps.default.address(), bitmaps.x2apic.address()],
-            cr0_fixed0: root.capabilities().cr0_fixed0,
-            timer_shift: root.capabilities().preemption_timer_shift(),
-            apicv: plan.apicv,
         };
         // SAFETY: the region is a frame of ours with the revision identifier; no CPU has it as its VMCS.
         let cleared = unsafe { vmclear(vcpu.vmcs.address()) };
         assert_eq!(cleared, Ok(()), "VMCLEAR of a fresh VMCS region");
-        invvpid_single(vcpu.vpid);
+        if plan.vpid() {
+            invvpid_single(vcpu.vpid);
+        }
         vcpu.program(root, ram, state);
         Ok(vcpu)
     }
@@ -139,18 +112,11 @@ impl Vcpu {
         self.vmcs.address()
     }
 
-    /// The page that the CPU recognises as the local APIC's, for [`GuestRam::show_apic_access_page`].
-    #[must_use]
-    pub const fn apic_access_page(&self) -> &HostFrame {
-        &self.apic_access
-    }
-
     /// Writes the whole VMCS once.
     fn program(&mut self, root: &mut VmxRoot, ram: &GuestRam, state: &EntryState) {
-        let plan = *root.plan();
         let [io_a, io_b] = root.io_bitmaps().each_ref().map(|frame| frame.address().0);
         let mut current = root.load(self);
-        current.program_controls(&plan, ram.eptp(), [io_a, io_b]);
+        current.program_controls(ram.eptp(), [io_a, io_b]);
         current.program_host();
         current.set_entry_state(state);
         root.unload(self);
@@ -226,17 +192,18 @@ impl<'a> CurrentVmcs<'a> {
         debug_assert_eq!(written, Ok(()), "VMWRITE of {field:?}");
     }
 
-    fn program_controls(&mut self, plan: &lamina_core::vmx::ControlPlan, eptp: u64, io_bitmaps: [u64; 2]) {
+    fn program_controls(&mut self, eptp: u64, io_bitmaps: [u64; 2]) {
         use ControlField as F;
         let vcpu = &*self.vcpu;
-        let (primary, secondary, entry) = (vcpu.primary, vcpu.secondary, vcpu.entry);
+        let (plan, controls) = (vcpu.plan, vcpu.plan.controls);
+        let (primary, secondary) = (controls.primary, plan.secondary_for(ApicAccess::Disabled));
         let (msr_bitmap, vpid) = (vcpu.msr_bitmaps[0].0, vcpu.vpid);
         let (virtual_apic, apic_access) = (vcpu.virtual_apic.address().0, vcpu.apic_access.address().0);
-        self.set_control(F::PinBasedControls, u64::from(plan.pin.bits()));
+        self.set_control(F::PinBasedControls, u64::from(controls.pin_based.bits()));
         self.set_control(F::PrimaryProcBasedControls, u64::from(primary.bits()));
         self.set_control(F::SecondaryProcBasedControls, u64::from(secondary.bits()));
-        self.set_control(F::ExitControls, u64::from(plan.exit.bits()));
-        self.set_control(F::EntryControls, u64::from(entry.bits()));
+        self.set_control(F::ExitControls, u64::from(controls.exit.bits()));
+        self.set_control(F::EntryControls, u64::from(controls.entry.bits()));
         // Machine checks are the host's business: a guest sees none.
         self.set_control(F::ExceptionBitmap, 1 << 18);
         for field in [F::PageFaultErrorCodeMask, F::PageFaultErrorCodeMatch, F::Cr3TargetCount, F::ExitMsrStoreCount] {
@@ -266,9 +233,8 @@ impl<'a> CurrentVmcs<'a> {
             self.set_control(F::XssExitingBitmap, u64::MAX);
         }
         self.set_control(F::TscOffset, 0);
-        let cr0_mask = CR0_HOST_OWNED;
-        self.set_control(F::Cr0GuestHostMask, cr0_mask);
-        self.set_control(F::Cr4GuestHostMask, !CR4_GUEST_OWNED);
+        self.set_control(F::Cr0GuestHostMask, !cr0::GUEST_OWNED);
+        self.set_control(F::Cr4GuestHostMask, !cr4::GUEST_OWNED);
     }
 
     /// The host-state area: this CPU as it is now.
@@ -343,7 +309,7 @@ impl<'a> CurrentVmcs<'a> {
         for field in [F::Ia32SysenterCs, F::Ia32SysenterEsp, F::Ia32SysenterEip] {
             self.write(field, 0);
         }
-        if self.vcpu.apicv {
+        if self.vcpu.plan.apicv {
             self.write(F::InterruptStatus, 0);
         }
         self.vcpu.debug_registers = [0; 4];
@@ -373,8 +339,8 @@ impl<'a> CurrentVmcs<'a> {
 
     /// Has the guest exit after at most this many TSC ticks (in steps of the preemption timer's rate).
     pub fn set_preemption_timer(&mut self, ticks: u64) {
-        let count = (ticks >> self.vcpu.timer_shift).min(u64::from(u32::MAX));
-        self.write(GuestField::PreemptionTimerValue, count);
+        let count = self.vcpu.capabilities.preemption_timer_count(ticks);
+        self.write(GuestField::PreemptionTimerValue, u64::from(count));
     }
 
     /// Delivers an event at the next VM entry.
@@ -434,24 +400,28 @@ impl<'a> CurrentVmcs<'a> {
         unsafe { asm!("mov cr2, {}", in(reg) value, options(nostack, nomem, preserves_flags)) };
     }
 
-    /// Chooses what of the local APIC the CPU virtualises. The APIC-access page must be shown in the guest's RAM if and only
-    /// if this is [`ApicVirtualization::XApic`].
-    pub fn set_apic_virtualization(&mut self, form: ApicVirtualization) {
-        if !self.vcpu.apicv {
-            return;
+    /// Whether the CPU virtualises the local APIC at all.
+    #[must_use]
+    pub const fn has_apicv(&self) -> bool {
+        self.vcpu.plan.apicv
+    }
+
+    /// Tells the CPU how the guest's local APIC is reached, and shows or hides the APIC-access page in the guest's RAM with
+    /// it. Does nothing where the CPU does not virtualise the APIC.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] when the APIC-access page cannot be mapped.
+    pub fn set_apic_access(&mut self, ram: &mut GuestRam, access: ApicAccess) -> Result<(), OutOfFrames> {
+        if !self.vcpu.plan.apicv || access == self.vcpu.apic_access_mode {
+            return Ok(());
         }
-        let mut secondary = self.vcpu.secondary;
-        let on = form != ApicVirtualization::Off;
-        secondary.set(SecondaryProcBased::VIRTUALIZE_APIC_ACCESSES, form == ApicVirtualization::XApic);
-        secondary.set(SecondaryProcBased::VIRTUALIZE_X2APIC_MODE, form == ApicVirtualization::X2Apic);
-        secondary.set(SecondaryProcBased::APIC_REGISTER_VIRTUALIZATION, on);
-        secondary.set(SecondaryProcBased::VIRTUAL_INTERRUPT_DELIVERY, on);
-        if secondary != self.vcpu.secondary {
-            self.vcpu.secondary = secondary;
-            self.set_control(ControlField::SecondaryProcBasedControls, u64::from(secondary.bits()));
-        }
-        let bitmap = self.vcpu.msr_bitmaps[usize::from(form == ApicVirtualization::X2Apic)].0;
+        ram.show_apic_access_page((access == ApicAccess::Memory).then_some(&self.vcpu.apic_access))?;
+        let secondary = self.vcpu.plan.secondary_for(access);
+        self.vcpu.apic_access_mode = access;
+        self.set_control(ControlField::SecondaryProcBasedControls, u64::from(secondary.bits()));
+        let bitmap = self.vcpu.msr_bitmaps[usize::from(access == ApicAccess::Msrs)].0;
         self.set_control(ControlField::MsrBitmap, bitmap);
+        Ok(())
     }
 
     /// Sets the vectors whose EOI exits: the level-triggered ones.
@@ -463,10 +433,27 @@ impl<'a> CurrentVmcs<'a> {
         }
     }
 
-    /// The VM-entry controls in force, for the check of guest state after a failed entry.
+    /// Sets the guest's IA32_TSC_AUX.
+    pub fn set_tsc_aux(&mut self, value: u32) {
+        if self.vcpu.has_tsc_aux {
+            // SAFETY: the CPU has the MSR; only the guest's RDTSCP and RDPID read it.
+            unsafe { msr::write(TSC_AUX, u64::from(value)) };
+        }
+    }
+
+    /// Drops the guest's cached linear translations.
+    pub fn flush_tlb(&mut self) {
+        if self.vcpu.plan.vpid() {
+            invvpid_single(self.vcpu.vpid);
+        }
+    }
+
+    /// The VM-entry controls in force, for the check of guest state after a failed entry. Read from the VMCS: a VM exit
+    /// stores IA32_EFER.LMA into "IA-32e mode guest".
     #[must_use]
     pub fn entry_controls(&self) -> EntryControls {
-        self.vcpu.entry
+        let bits = vmread(ControlField::EntryControls.encoding()).unwrap_or(0);
+        EntryControls::from_bits_retain(bits as u32)
     }
 }
 
@@ -484,35 +471,33 @@ impl VcpuState for CurrentVmcs<'_> {
 
     fn cr0(&self) -> u64 {
         let shadow = vmread(ControlField::Cr0ReadShadow.encoding()).unwrap_or(0);
-        self.read(GuestField::Cr0) & !CR0_HOST_OWNED | shadow & CR0_HOST_OWNED
+        self.read(GuestField::Cr0) & cr0::GUEST_OWNED | shadow & !cr0::GUEST_OWNED
     }
 
     fn cr4(&self) -> u64 {
         let shadow = vmread(ControlField::Cr4ReadShadow.encoding()).unwrap_or(0);
-        self.read(GuestField::Cr4) & CR4_GUEST_OWNED | shadow & !CR4_GUEST_OWNED
+        self.read(GuestField::Cr4) & cr4::GUEST_OWNED | shadow & !cr4::GUEST_OWNED
     }
 
     fn set_cr0(&mut self, value: u64) {
-        // With "unrestricted guest" PE and PG may be 0 whatever IA32_VMX_CR0_FIXED0 says (SDM, "Checks on Guest Control
-        // Registers"). NW and CD would be the host's caches: the guest only believes it set them.
-        const PE: u64 = 1 << 0;
-        const PG: u64 = 1 << 31;
-        let fixed = self.vcpu.cr0_fixed0 & !(PE | PG);
+        // NW and CD would be the host's caches: the guest only believes it set them.
+        let fixed = self.vcpu.capabilities.guest_cr0_ones();
         self.set_control(ControlField::Cr0ReadShadow, value);
-        self.write(GuestField::Cr0, value & !(CR0_NW | CR0_CD) | fixed | CR0_ET);
-        invvpid_single(self.vcpu.vpid);
+        self.write(GuestField::Cr0, value & !(cr0::NW | cr0::CD) | fixed | cr0::ET);
+        self.flush_tlb();
     }
 
     fn set_cr4(&mut self, value: u64) {
+        // With MCE clear a machine check would shut the machine down, not the guest (SDM, "Machine-Check Exception").
         self.set_control(ControlField::Cr4ReadShadow, value);
-        self.write(GuestField::Cr4, value | CR4_VMXE | CR4_MCE);
-        invvpid_single(self.vcpu.vpid);
+        self.write(GuestField::Cr4, value | cr4::VMXE | cr4::MCE);
+        self.flush_tlb();
     }
 
     fn set_long_mode(&mut self, active: bool) {
-        self.vcpu.entry.set(EntryControls::IA_32E_MODE_GUEST, active);
-        let entry = self.vcpu.entry.bits();
-        self.set_control(ControlField::EntryControls, u64::from(entry));
+        let mut entry = self.vcpu.plan.controls.entry;
+        entry.set(EntryControls::IA32E_MODE_GUEST, active);
+        self.set_control(ControlField::EntryControls, u64::from(entry.bits()));
     }
 }
 

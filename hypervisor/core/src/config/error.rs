@@ -1,0 +1,57 @@
+//! What can be wrong with a configuration, in one line each.
+
+use super::units::{UnitError, format_duration_us, format_size};
+use super::vm;
+use alloc::string::String;
+use thiserror::Error;
+
+/// Something in the configuration file that cannot be taken. Its text is one line.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("{}:{line}: {message}", super::CONFIG_FILE)]
+pub struct ConfigError {
+    /// The line of the file, from 1.
+    pub line: usize,
+    /// What is wrong there and what is allowed.
+    pub message: String,
+}
+
+/// Why a value does not do for its key, and what would.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ValueError {
+    /// Not a size, a time, an address or a number.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// Not one of the words that the key knows.
+    #[error("not one of {allowed}")]
+    NotOneOf {
+        /// The words.
+        allowed: &'static str,
+    },
+    /// A VM's name with other characters, or of another length, than allowed.
+    #[error(
+        "not a VM name; write a-z, 0-9 and -, at most {} characters, the first a letter or digit",
+        vm::NAME_LEN_MAX
+    )]
+    NotAName,
+    /// Not the name of a file of the ramdisk.
+    #[error("not a file of the ramdisk; write its path as in \"linux/vmlinuz\", without a leading / and without ..")]
+    NotAFile,
+    /// A command line with control characters in it.
+    #[error("a command line is one line, without control characters")]
+    NotOneLine,
+    /// Memory outside the range.
+    #[error("memory is {} to {}", format_size(vm::MEMORY_MIN_BYTES), format_size(vm::MEMORY_MAX_BYTES))]
+    MemoryRange,
+    /// Memory that is no multiple of a page.
+    #[error("memory is a multiple of 4K")]
+    MemoryNotPages,
+    /// A quantum outside the range.
+    #[error("a quantum is {} to {}", format_duration_us(vm::QUANTUM_MIN_US), format_duration_us(vm::QUANTUM_MAX_US))]
+    QuantumRange,
+    /// Neither `true` nor `false`.
+    #[error("write true or false")]
+    NotAFlag,
+    /// A load address or entry for a format that has its own.
+    #[error("only a flat image has it; give the format flat16, flat32 or flat64, or leave this out")]
+    NotFlat,
+}

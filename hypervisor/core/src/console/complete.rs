@@ -1,0 +1,103 @@
+//! Tab: what may come where the cursor is.
+
+use super::editor::{Completer, Completion};
+use super::table::{self, JSON, Kind, Spec};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+/// What completion has to know of the running system.
+pub trait Names {
+    /// The names of all VMs.
+    fn vm_names(&self) -> Vec<String>;
+    /// The files of the ramdisk.
+    fn files(&self) -> Vec<String>;
+}
+
+/// Completes the console's commands.
+pub struct CommandCompleter<'a> {
+    names: &'a dyn Names,
+}
+
+impl<'a> CommandCompleter<'a> {
+    /// A completer that asks `names` for VMs and files.
+    #[must_use]
+    pub const fn new(names: &'a dyn Names) -> Self {
+        Self { names }
+    }
+
+    fn candidates(&self, before: &[String], word: &str) -> Vec<String> {
+        let next = table::next_words(before);
+        if !next.is_empty() {
+            return strings(&next);
+        }
+        let Some(spec) = table::find(before) else {
+            return Vec::new();
+        };
+        let given = before.get(spec.words.len()..).unwrap_or_default();
+        if let Some((_, kind)) = given.last().and_then(|last| value_of(spec, last)) {
+            return self.of_kind(kind, &[]);
+        }
+        let positional = positional(spec, given);
+        let argument = spec.arguments.get(positional.len()).or(spec.arguments.last().filter(|last| last.rest));
+        match argument {
+            Some(argument) if !word.starts_with('-') && argument.kind != Kind::Other => {
+                self.of_kind(argument.kind, &positional)
+            }
+            _ => {
+                let unused = |name: &&str| !given.iter().any(|word| word == name);
+                let options: Vec<&str> =
+                    spec.options.iter().map(|option| option.name).chain([JSON]).filter(unused).collect();
+                strings(&options)
+            }
+        }
+    }
+
+    fn of_kind(&self, kind: Kind, before: &[String]) -> Vec<String> {
+        match kind {
+            Kind::Vm => self.names.vm_names(),
+            Kind::File => self.names.files(),
+            Kind::Command => strings(&table::next_words(before)),
+            Kind::Format => table::formats(),
+            Kind::Other => Vec::new(),
+        }
+    }
+}
+
+impl Completer for CommandCompleter<'_> {
+    fn complete(&self, line: &str) -> Completion {
+        let start = line.rfind(char::is_whitespace).map_or(0, |at| at + 1);
+        let (before, word) = line.split_at_checked(start).unwrap_or((line, ""));
+        let before: Vec<String> =
+            before.split_whitespace().filter(|word| *word != JSON).map(ToString::to_string).collect();
+        let mut candidates = self.candidates(&before, word);
+        candidates.retain(|candidate| candidate.starts_with(word));
+        candidates.sort();
+        candidates.dedup();
+        Completion { start, candidates }
+    }
+}
+
+fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
+}
+
+/// The value that an option takes, if the word is an option that takes one.
+fn value_of(spec: &Spec, word: &str) -> Option<(&'static str, Kind)> {
+    spec.options.iter().find(|option| option.name == word)?.value
+}
+
+/// The words that are neither options nor options' values.
+fn positional(spec: &Spec, given: &[String]) -> Vec<String> {
+    let mut positional = Vec::new();
+    let mut words = given.iter();
+    while let Some(word) = words.next() {
+        if word.starts_with("--") {
+            if value_of(spec, word).is_some() {
+                words.next();
+            }
+        } else {
+            positional.push(word.clone());
+        }
+    }
+    positional
+}

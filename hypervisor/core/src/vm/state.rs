@@ -1,0 +1,359 @@
+//! The states of a VM, and every way from one to another.
+//!
+//! [`transition`] is the only place that says what may follow what: the operator's [`Verb`]s and what the guest does
+//! ([`Event`]) both go through it, before anything is done. A verb that does not fit is a [`Refusal`], one line.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Where a VM is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum State {
+    /// Created, never started.
+    Defined,
+    /// Its vCPUs run or wait for an interrupt.
+    Running,
+    /// Its vCPUs and its time stand still.
+    Paused,
+    /// Still running; its power button was pressed and it is expected to power off.
+    Stopping,
+    /// It ended, or was ended: powered off, or left through the exit port.
+    Stopped,
+    /// It did what it cannot go on from.
+    Crashed,
+    /// It is no more; its memory and its name are given back.
+    Destroyed,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 7] =
+        [Self::Defined, Self::Running, Self::Paused, Self::Stopping, Self::Stopped, Self::Crashed, Self::Destroyed];
+
+    /// The state's name, as the console shows it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Defined => "defined",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Crashed => "crashed",
+            Self::Destroyed => "destroyed",
+        }
+    }
+
+    /// Whether the VM's vCPUs may be given the CPU.
+    #[must_use]
+    pub const fn is_runnable(self) -> bool {
+        matches!(self, Self::Running | Self::Stopping)
+    }
+
+    /// Whether the VM was started and has not ended: it holds guest memory that means something.
+    #[must_use]
+    pub const fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Stopping | Self::Paused)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What the operator can ask of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Verb {
+    /// Load the image into scrubbed memory and run it.
+    Start,
+    /// Press the power button: the guest is to end by itself.
+    Stop,
+    /// End it now, whatever it is doing.
+    ForceStop,
+    /// Let its vCPUs and its time stand still.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// Start it anew, as at power-on.
+    Reset,
+    /// Give everything back.
+    Destroy,
+}
+
+impl Verb {
+    /// Every verb.
+    pub const ALL: [Self; 7] =
+        [Self::Start, Self::Stop, Self::ForceStop, Self::Pause, Self::Resume, Self::Reset, Self::Destroy];
+
+    /// The verb as typed on the console.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::ForceStop => "stop --force",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Reset => "reset",
+            Self::Destroy => "destroy",
+        }
+    }
+}
+
+/// What a VM does of its own accord.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Event {
+    /// It powered itself off.
+    PowerOff,
+    /// It left through the exit port.
+    Exit,
+    /// It did what it cannot go on from.
+    Crash,
+    /// It asked for a reset.
+    Reset,
+}
+
+impl Event {
+    /// Every event.
+    pub const ALL: [Self; 4] = [Self::PowerOff, Self::Exit, Self::Crash, Self::Reset];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::PowerOff => "the guest's power-off",
+            Self::Exit => "the guest's exit",
+            Self::Crash => "a crash",
+            Self::Reset => "the guest's reset",
+        }
+    }
+}
+
+/// What moves a VM from state to state: the operator or the guest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Cause {
+    /// The operator asks.
+    Verb(Verb),
+    /// The guest does.
+    Event(Event),
+}
+
+impl From<Verb> for Cause {
+    fn from(verb: Verb) -> Self {
+        Self::Verb(verb)
+    }
+}
+
+impl From<Event> for Cause {
+    fn from(event: Event) -> Self {
+        Self::Event(event)
+    }
+}
+
+/// The state that follows `cause` in `state`.
+///
+/// # Errors
+/// A [`Refusal`], when it cannot happen there; the VM stays as it is.
+pub fn transition(state: State, cause: impl Into<Cause>) -> Result<State, Refusal> {
+    let cause = cause.into();
+    next(state, cause).ok_or(Refusal { state, cause })
+}
+
+/// The table: one row for each cause, with the states it is allowed in and where it leads.
+const fn next(state: State, cause: Cause) -> Option<State> {
+    use State::{Crashed, Defined, Destroyed, Paused, Running, Stopped, Stopping};
+    match (cause, state) {
+        (Cause::Verb(Verb::Start), Defined | Stopped | Crashed) => Some(Running),
+        // A paused guest cannot answer its power button.
+        (Cause::Verb(Verb::Stop), Running) => Some(Stopping),
+        (Cause::Verb(Verb::ForceStop), Running | Paused | Stopping) => Some(Stopped),
+        (Cause::Verb(Verb::Pause), Running) => Some(Paused),
+        (Cause::Verb(Verb::Resume), Paused) => Some(Running),
+        (Cause::Verb(Verb::Reset), Running | Paused | Stopping) => Some(Running),
+        (Cause::Verb(Verb::Destroy), Defined | Stopped | Crashed) => Some(Destroyed),
+        (Cause::Event(Event::PowerOff | Event::Exit), Running | Stopping) => Some(Stopped),
+        // The host may find a paused VM broken, so a crash needs no running vCPU.
+        (Cause::Event(Event::Crash), Running | Paused | Stopping) => Some(Crashed),
+        // After its reset a guest knows nothing of a power button pressed before.
+        (Cause::Event(Event::Reset), Running | Stopping) => Some(Running),
+        _ => None,
+    }
+}
+
+/// A verb or event that does not fit the VM's state. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// The state that the VM is in.
+    pub state: State,
+    /// What does not fit it.
+    pub cause: Cause,
+}
+
+impl Refusal {
+    /// The refusal as one line for the operator, about the VM called `name`.
+    #[must_use]
+    pub fn line(&self, name: &str) -> String {
+        let state = self.state;
+        let needed = allowed_states(self.cause);
+        match self.cause {
+            Cause::Event(event) => {
+                format!("vm {name} is {state}: {} is possible in a {needed} VM only", event.name())
+            }
+            Cause::Verb(verb) => match way_out(state, verb) {
+                Some((command, end)) => format!(
+                    "vm {name} is {state}: '{}' needs a {needed} VM; use 'vm {command} {name}' {end}",
+                    verb.name()
+                ),
+                None => format!("vm {name} is {state}: '{}' needs a {needed} VM", verb.name()),
+            },
+        }
+    }
+}
+
+/// `defined, stopped or crashed`: the states in which the table allows `cause`.
+fn allowed_states(cause: Cause) -> String {
+    let names: Vec<&str> =
+        State::ALL.into_iter().filter(|&state| next(state, cause).is_some()).map(State::name).collect();
+    match names.split_last() {
+        Some((last, [])) => String::from(*last),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// What the operator probably wants instead: a command, and what it is good for.
+const fn way_out(state: State, refused: Verb) -> Option<(&'static str, &'static str)> {
+    use State::{Crashed, Defined, Destroyed, Paused, Running, Stopped, Stopping};
+    Some(match (refused, state) {
+        (_, Destroyed) => return None,
+        (Verb::Start, Running) => ("reset", "to restart it"),
+        (Verb::Resume, Running) => ("info", "to see what it does"),
+        (Verb::Start | Verb::Pause, Paused) => ("resume", "to let it go on"),
+        (Verb::Stop, Paused) => ("stop --force", "to end it as it is, or resume it first"),
+        (Verb::Start | Verb::Stop | Verb::Pause | Verb::Resume, Stopping) => ("stop --force", "to end it now"),
+        (Verb::Destroy, Running | Paused | Stopping) => ("stop --force", "first"),
+        (Verb::Resume | Verb::Reset, Defined | Stopped | Crashed) => ("start", "to start it"),
+        (Verb::Stop | Verb::ForceStop | Verb::Pause, Defined | Stopped | Crashed) => {
+            ("info", "to see how it came to this")
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The whole table once more, as a picture: one row for each cause, one column for each state in the order of
+    /// [`State::ALL`], each the initial of the state that follows (`X` destroyed, `T` stopping), or `-` for a refusal.
+    const PICTURE: [(Cause, &str); 11] = [
+        //                                  DRPTSCX
+        (Cause::Verb(Verb::Start), "R---RR-"),
+        (Cause::Verb(Verb::Stop), "-T-----"),
+        (Cause::Verb(Verb::ForceStop), "-SSS---"),
+        (Cause::Verb(Verb::Pause), "-P-----"),
+        (Cause::Verb(Verb::Resume), "--R----"),
+        (Cause::Verb(Verb::Reset), "-RRR---"),
+        (Cause::Verb(Verb::Destroy), "X---XX-"),
+        (Cause::Event(Event::PowerOff), "-S-S---"),
+        (Cause::Event(Event::Exit), "-S-S---"),
+        (Cause::Event(Event::Crash), "-CCC---"),
+        (Cause::Event(Event::Reset), "-R-R---"),
+    ];
+
+    fn initial(state: State) -> char {
+        match state {
+            State::Defined => 'D',
+            State::Running => 'R',
+            State::Paused => 'P',
+            State::Stopping => 'T',
+            State::Stopped => 'S',
+            State::Crashed => 'C',
+            State::Destroyed => 'X',
+        }
+    }
+
+    fn causes() -> impl Iterator<Item = Cause> {
+        Verb::ALL.into_iter().map(Cause::from).chain(Event::ALL.into_iter().map(Cause::from))
+    }
+
+    #[test]
+    fn the_table_is_the_picture() {
+        assert_eq!(PICTURE.map(|(cause, _)| cause).to_vec(), causes().collect::<Vec<_>>());
+        for (cause, row) in PICTURE {
+            let answers: String =
+                State::ALL.into_iter().map(|state| transition(state, cause).map_or('-', initial)).collect();
+            assert_eq!(answers, row, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn every_living_vm_can_be_ended_and_every_ended_one_destroyed() {
+        for state in State::ALL {
+            if state.is_alive() {
+                let ended = transition(state, Verb::ForceStop).unwrap();
+                assert!(!ended.is_alive());
+                assert_eq!(transition(ended, Verb::Destroy), Ok(State::Destroyed));
+            } else if state != State::Destroyed {
+                assert_eq!(transition(state, Verb::Destroy), Ok(State::Destroyed));
+            }
+            assert!(!state.is_runnable() || state.is_alive());
+        }
+    }
+
+    #[test]
+    fn every_state_but_the_first_is_reached() {
+        let reached: BTreeSet<State> = State::ALL
+            .into_iter()
+            .flat_map(|state| causes().filter_map(move |cause| transition(state, cause).ok()))
+            .collect();
+        assert_eq!(reached, State::ALL.into_iter().skip(1).collect());
+    }
+
+    #[test]
+    fn a_refusal_is_one_clear_line() {
+        let refused = |state, cause: Cause| transition(state, cause).unwrap_err().line("hello");
+        assert_eq!(
+            refused(State::Running, Verb::Start.into()),
+            "vm hello is running: 'start' needs a defined, stopped or crashed VM; use 'vm reset hello' to restart it"
+        );
+        assert_eq!(
+            refused(State::Running, Verb::Destroy.into()),
+            "vm hello is running: 'destroy' needs a defined, stopped or crashed VM; use 'vm stop --force hello' first"
+        );
+        assert_eq!(
+            refused(State::Stopped, Event::Reset.into()),
+            "vm hello is stopped: the guest's reset is possible in a running or stopping VM only"
+        );
+        assert_eq!(
+            refused(State::Paused, Verb::Stop.into()),
+            "vm hello is paused: 'stop' needs a running VM; use 'vm stop --force hello' to end it as it is, or resume it first"
+        );
+    }
+
+    #[test]
+    fn the_way_out_is_never_refused_itself() {
+        for state in State::ALL {
+            for verb in Verb::ALL {
+                if transition(state, verb).is_ok() {
+                    continue;
+                }
+                let Some((command, _)) = way_out(state, verb) else {
+                    assert!(
+                        state == State::Destroyed || (state, verb) == (State::Paused, Verb::Pause),
+                        "{state} {verb:?}"
+                    );
+                    continue;
+                };
+                let Some(advised) = Verb::ALL.into_iter().find(|verb| verb.name() == command) else {
+                    assert_eq!(command, "info");
+                    continue;
+                };
+                assert!(transition(state, advised).is_ok(), "{state}: {verb:?} leads to {command}");
+            }
+        }
+    }
+}
