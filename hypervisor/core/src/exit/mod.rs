@@ -22,7 +22,7 @@ mod raw;
 pub mod replay;
 mod string_io;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod xsetbv;
 
 pub use advance::advance;
