@@ -12,6 +12,8 @@ mod history;
 mod keys;
 mod render;
 mod table;
+#[cfg(test)]
+mod tests;
 pub mod view;
 mod words;
 
