@@ -1,8 +1,8 @@
 //! Guest images: from the bytes of a file to guest memory and the boot vCPU's first state.
 //!
-//! [`load`] takes a [`LoadRequest`] and gives an [`EntryState`]. One file per format: [`linux`] (bzImage), [`pvh`],
-//! [`multiboot`], [`flat`]; [`elf`] reads program headers for the two before the last. [`layout`] says where RAM is,
-//! [`space`] keeps what was placed where, [`acpi`] makes the guest's tables. Everything in an image is the operator's
+//! [`load`] takes a [`LoadRequest`] and gives an [`EntryState`]. One file per format: `linux` (bzImage), `pvh`,
+//! `multiboot`, `flat`; `elf` reads program headers for the two before the last. `layout` says where RAM is,
+//! `space` keeps what was placed where, `acpi` makes the guest's tables. Everything in an image is the operator's
 //! or the guest's word and is checked before use.
 
 mod acpi;
