@@ -134,7 +134,7 @@ fn system_words(seed: u64, round: u64) -> [u64; 7] {
 /// Half of the rounds halt until the next tick, the others spin until it comes.
 fn wait(round: u64) {
     let start = TICKS.load(Relaxed);
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         return cpu::halt_until(|| TICKS.load(Relaxed) > start);
     }
     cpu::enable_interrupts();
