@@ -10,7 +10,7 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use guest::boot_info::option;
-use guest::{apic, apic::register, check, clock, cpu, guest_main, pass, println, trap};
+use guest::{apic, apic::register, check, clock, cpu, guest_main, pass, pic, println, trap};
 
 guest_main!(main);
 
@@ -41,6 +41,7 @@ fn main() {
     let avx = enable();
     println!("fpu: pattern {seed}, {}", if avx { "YMM" } else { "XMM" });
     trap::on(TIMER_VECTOR, on_timer);
+    pic::init();
     apic::enable();
     apic::write(register::DIVIDE, apic::DIVIDE_BY_1);
     apic::write(register::LVT_TIMER, u32::from(TIMER_VECTOR) | apic::TIMER_PERIODIC);
