@@ -19,9 +19,8 @@ use lamina_core::memory::{FrameKind, GuestMemory, GuestPhysAddr};
 use lamina_core::time::TickClock;
 use lamina_core::vmx::controls::{ApicAccess, SecondaryProcBased};
 use lamina_core::vmx::{ExitReason, GuestField};
-use lamina_core::x86::cpu::CpuChanges;
 use lamina_core::x86::cpuid::CpuidConfig;
-use lamina_core::x86::{CpuState, Gprs, VcpuState};
+use lamina_core::x86::{CpuChanges, CpuState, Gprs, VcpuState};
 use lamina_hw::cpu;
 use lamina_hw::mem::{GuestRam, Owner, PopulateError};
 use lamina_hw::vmx::{CurrentVmcs, EntryFailure, Vcpu, VirtualApicPage, VmxRoot};
@@ -73,6 +72,8 @@ struct Machine {
     activity: Activity,
     /// To be delivered before anything else: an exception, or an event whose delivery an exit cut short.
     pending: Option<Event>,
+    /// An interrupt or NMI whose delivery raised an exception, which goes first.
+    deferred: Option<Event>,
     /// The page's IRR or ISR may differ from the VMCS's guest interrupt status.
     interrupt_status_stale: bool,
 }
@@ -127,6 +128,7 @@ impl Guest {
             origin: time::now(),
             activity: Activity::Active,
             pending: None,
+            deferred: None,
             interrupt_status_stale: true,
         };
         Ok(Self { machine, vcpu })
@@ -311,8 +313,13 @@ impl Machine {
 
         let external = self.external_interrupt_pending();
         let vector = if external || virtual_delivery { None } else { self.apic.pending_vector() };
-        let mut waiting = external || vector.is_some();
+        let mut waiting = external || vector.is_some() || self.deferred.is_some();
         if waiting && !taken && can_take_interrupt(vmcs) {
+            if let Some(event) = self.deferred.take() {
+                vmcs.inject(event);
+                vmcs.set_interrupt_window_exiting(external || vector.is_some());
+                return;
+            }
             let vector = match vector {
                 Some(vector) => {
                     self.apic.acknowledge(vector);
@@ -402,17 +409,7 @@ impl Machine {
                 exit::advance(vmcs, exit.instruction_len);
                 None
             }
-            Outcome::Inject(event) => match exit::merge(exit::interrupted_event(exit), event) {
-                Merged::Inject(event) => {
-                    self.pending = Some(event);
-                    None
-                }
-                Merged::TripleFault => {
-                    let rip = vmcs.read(GuestField::Rip);
-                    let report = format!("triple fault: vector {} on top of a double fault; RIP {rip:#x}", event.vector);
-                    Some(SliceEnd::Stopped(StopReason::Crashed(report)))
-                }
-            },
+            Outcome::Inject(event) => self.inject(event, exit::interrupted_event(exit), vmcs),
             Outcome::Populate(gpa) => {
                 self.pending = exit::interrupted_event(exit);
                 self.populate(gpa)
@@ -426,6 +423,24 @@ impl Machine {
                 None
             }
             Outcome::Stop(reason) => Some(SliceEnd::Stopped(reason)),
+        }
+    }
+
+    /// Has `event` delivered next. It may have come up while `interrupted` was being delivered.
+    fn inject(&mut self, event: Event, interrupted: Option<Event>, vmcs: &CurrentVmcs<'_>) -> Option<SliceEnd> {
+        match interrupted.map_or(Merged::Inject(event), |interrupted| exit::merge(interrupted, event)) {
+            Merged::Inject(event) => {
+                self.pending = Some(event);
+                // An interrupt or NMI was acknowledged already: it must not be lost when an exception goes first.
+                let asynchronous = [EventKind::ExternalInterrupt, EventKind::Nmi];
+                self.deferred = interrupted.filter(|event| asynchronous.contains(&event.kind));
+                None
+            }
+            Merged::TripleFault => {
+                let rip = vmcs.read(GuestField::Rip);
+                let report = format!("triple fault: vector {} on top of a double fault; RIP {rip:#x}", event.vector);
+                Some(SliceEnd::Stopped(StopReason::Crashed(report)))
+            }
         }
     }
 
@@ -460,7 +475,7 @@ fn explain_entry_failure(failure: EntryFailure) -> String {
     match failure {
         EntryFailure::Invalid => "VM entry failed: no current VMCS; this is a bug of the hypervisor's".to_string(),
         EntryFailure::InstructionError(number) => {
-            let text = lamina_core::vmx::instruction_error(number);
+            let text = lamina_core::vmx::instruction_error(number).unwrap_or("not in the manual");
             format!("VM entry failed: VM-instruction error {number}: {text}; this is a bug of the hypervisor's")
         }
     }

@@ -42,7 +42,7 @@ pub(crate) fn start(info: &'static mut BootInfo) -> ! {
     let mut vmm = Vmm::new(Parts {
         root,
         policy: Box::new(RoundRobin::new()),
-        host: config.host,
+        host: config.host.clone(),
         ramdisk,
         platform,
         tsc,

@@ -27,6 +27,7 @@ pub use linux::LinuxError;
 pub use multiboot::MultibootError;
 
 use crate::memory::GuestMemory;
+use core::fmt;
 use layout::HIGH_MEMORY;
 use space::GuestSpace;
 
@@ -54,6 +55,21 @@ pub enum Format {
     Flat32,
     /// A raw binary entered in 64-bit mode.
     Flat64,
+}
+
+impl fmt::Display for Format {
+    /// The name that the configuration gives it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Linux => "linux",
+            Self::Pvh => "pvh",
+            Self::Multiboot => "multiboot",
+            Self::Flat16 => "flat16",
+            Self::Flat32 => "flat32",
+            Self::Flat64 => "flat64",
+        })
+    }
 }
 
 /// A file handed to the guest beside its kernel.

@@ -510,14 +510,12 @@ impl VcpuState for CurrentVmcs<'_> {
         let fixed = self.vcpu.capabilities.guest_cr0_ones();
         self.set_control(ControlField::Cr0ReadShadow, value);
         self.write(GuestField::Cr0, value & !(cr0::NW | cr0::CD) | fixed | cr0::ET);
-        self.flush_tlb();
     }
 
     fn set_cr4(&mut self, value: u64) {
         // With MCE clear a machine check would shut the machine down, not the guest (SDM, "Machine-Check Exception").
         self.set_control(ControlField::Cr4ReadShadow, value);
         self.write(GuestField::Cr4, value | cr4::VMXE | cr4::MCE);
-        self.flush_tlb();
     }
 
     fn set_long_mode(&mut self, active: bool) {
