@@ -99,6 +99,9 @@ macro_rules! flat_kernel {
             "guest_flat_start:",
             "    cli",
             "    cld",
+            "    mov edx, 0x3FB", // line control: 8 data bits, no parity
+            "    mov al, 3",
+            "    out dx, al",
             "    mov esi, offset guest_flat_text",
             "2:",
             "    mov edx, 0x3FD", // line status

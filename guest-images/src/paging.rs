@@ -24,9 +24,11 @@ pub fn map_all() -> u64 {
     if cpu::cpuid(0x8000_0000, 0).eax < 0x8000_0001 || cpu::cpuid(0x8000_0001, 0).edx & PAGE_1GIB == 0 {
         return MAPPED_AT_ENTRY;
     }
-    for index in 4..512_usize {
+    // SAFETY: the page-directory-pointer table is the second of the six tables.
+    let table = unsafe { (&raw mut guest_page_tables).cast::<u64>().add(512) };
+    for index in 4..512 {
         // SAFETY: the entry code built the tables, one CPU runs, and the entries were not present until now.
-        unsafe { (&raw mut guest_page_tables[1][index]).write_volatile(index as u64 * GIB | 0x83) };
+        unsafe { table.add(index).write_volatile((index as u64 * GIB) | 0x83) };
     }
     MAPPED_BY_TABLE
 }

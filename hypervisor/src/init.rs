@@ -1,53 +1,116 @@
-//! From the boot loader's hand-over to the run loop.
+//! From the boot loader's hand-over to the run loop, in the order that each step needs the one before.
 
-use crate::{logger, panic};
-use lamina_hw::boot::{self, BootInfo};
+use crate::console_task::ConsoleTask;
+use crate::vmm::{Parts, Vmm};
+use crate::{logger, panic, run_loop};
+use alloc::boxed::Box;
+use alloc::format;
+use core::fmt::Display;
+use lamina_core::boot::ramdisk::Ramdisk;
+use lamina_core::config::{CONFIG_FILE, Config};
+use lamina_core::sched::RoundRobin;
+use lamina_core::vm::Verb;
+use lamina_hw::boot::{self, BootInfo, Handover};
 use lamina_hw::cpu::{self, Cpu};
+use lamina_hw::vmx::VmxRoot;
 use lamina_hw::{acpi, apic, power, serial, time};
 
 /// The entry point.
 pub(crate) fn start(info: &'static mut BootInfo) -> ! {
     let boot_tsc = time::now();
-    let handover = match boot::take_over(info) {
-        Ok(handover) => handover,
-        Err(error) => refuse(&error),
-    };
+    let handover = boot::take_over(info).unwrap_or_else(|error| refuse(&error));
     logger::init();
-    log::info!("Lamina {}: {} MiB of RAM", env!("CARGO_PKG_VERSION"), handover.usable_bytes >> 20);
-    let cpu = match Cpu::take_over() {
-        Ok(cpu) => cpu,
-        Err(error) => refuse(&error),
-    };
+    log::info!("Lamina {} on {}, {} MiB of RAM", env!("CARGO_PKG_VERSION"), cpu::brand(), handover.usable_bytes >> 20);
+    let cpu = Cpu::take_over().unwrap_or_else(|error| refuse(&error));
     cpu::set_exception_hook(panic::exception);
-    let faults = boot::seal();
-    log::info!("protections: {:?}, W^X violations: {}", Cpu::protections(), faults.len());
+    seal();
+
     let platform = acpi::read(handover.rsdp);
-    log::info!("{platform:?}");
-    let frequency = time::tsc_frequency(&platform);
-    log::info!("{frequency:?}");
+    let tsc = time::tsc_frequency(&platform).unwrap_or_else(|error| refuse(&error));
+    logger::set_clock(boot_tsc, tsc.hz);
+    log::info!("TSC: {tsc}");
     if let Err(error) = apic::init(&platform) {
         refuse(&error);
     }
+    let root = VmxRoot::enter(&cpu).unwrap_or_else(|error| refuse(&error));
+    log::info!("VMX on; APIC virtualisation: {}", if root.plan().apicv { "yes" } else { "no" });
+    lamina_core::insn::warm_up();
+
+    let (config, ramdisk) = read_config(&handover);
+    log::set_max_level(config.host.log_level);
+    panic::set_policy(config.host.on_panic, &platform);
+    let mut vmm = Vmm::new(Parts {
+        root,
+        policy: Box::new(RoundRobin::new()),
+        host: config.host.clone(),
+        ramdisk,
+        platform,
+        tsc,
+        boot_tsc,
+        boot_time_unix_s: time::wall_clock_unix_s(),
+        firmware: handover.firmware,
+    });
     serial::start_interrupts();
-    log::info!("ramdisk {:?}", handover.ramdisk.map(<[u8]>::len));
-    let start = time::now();
-    apic::set_clock_event(start + 1_000_000);
-    cpu::wait_for_interrupt();
-    log::info!("woke after {} {}", time::now() - start, boot_tsc);
-    loop {
-        cpu::wait_for_interrupt();
-        while let Some(byte) = serial::read() {
-            log::info!("typed {byte:#x}");
-            if byte == b'q' {
-                power::power_off(&platform);
-            }
+    define_and_start(&mut vmm, &config);
+    run_loop::run(vmm, ConsoleTask::start())
+}
+
+/// Checks the hypervisor's own mappings and says which protections are on.
+fn seal() {
+    let faults = boot::seal();
+    for fault in &faults {
+        log::error!("the page at {:#x} is writable and executable at once", fault.linear);
+    }
+    log::info!("protections: {}", Cpu::protections().join(", "));
+}
+
+/// The configuration in the ramdisk. Without a good one the hypervisor runs without VMs: the console can still tell.
+fn read_config(handover: &Handover) -> (Config, Option<Ramdisk<'static>>) {
+    let Some(bytes) = handover.ramdisk else {
+        log::error!("no ramdisk: no configuration and no guests; make an image with `cargo xtask image --config FILE`");
+        return (Config::default(), None);
+    };
+    let ramdisk = match Ramdisk::new(bytes) {
+        Ok(ramdisk) => ramdisk,
+        Err(error) => {
+            log::error!("{error}");
+            return (Config::default(), None);
+        }
+    };
+    let config = ramdisk.file(CONFIG_FILE).map_err(|error| format!("{error}")).and_then(|bytes| {
+        let text = core::str::from_utf8(&bytes).map_err(|_| format!("{CONFIG_FILE} is not UTF-8 text"))?;
+        Config::parse(text).map_err(|error| format!("{error}"))
+    });
+    match config {
+        Ok(config) => (config, Some(ramdisk)),
+        Err(error) => {
+            log::error!("{error}");
+            log::error!("no VM is defined: the configuration is refused as a whole");
+            (Config::default(), Some(ramdisk))
+        }
+    }
+}
+
+/// Defines every VM of the configuration and starts those that are to start by themselves. One that cannot is said so; the
+/// others go on.
+fn define_and_start(vmm: &mut Vmm, config: &Config) {
+    for vm in &config.vms {
+        if let Err(error) = vmm.create(vm.clone()) {
+            log::error!("{error}");
+        }
+    }
+    for vm in config.autostart_order() {
+        let defined = vmm.vms.iter().any(|there| there.config.name == vm.name);
+        if let Some(Err(error)) = defined.then(|| vmm.verb(&vm.name, Verb::Start)) {
+            log::error!("{error}");
         }
     }
 }
 
 /// The machine cannot: one clear line, then halt.
-fn refuse(error: &dyn core::fmt::Display) -> ! {
-    logger::print(&alloc::format!("lamina: cannot start: {error}\n"));
+fn refuse(error: &dyn Display) -> ! {
+    logger::print(&format!("lamina: cannot start: {error}\n"));
+    logger::print("lamina: halted\n");
     serial::flush();
     power::halt()
 }

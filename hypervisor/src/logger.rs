@@ -1,7 +1,11 @@
 //! The host's log: on the serial console, and in a ring that `dmesg` shows.
+//!
+//! While the hypervisor starts, lines go straight to the console. Once the console's prompt is there they wait until the
+//! console task has taken the prompt off the row ([`take_pending`]).
 
 use alloc::format;
 use alloc::string::String;
+use core::sync::atomic::{AtomicBool, Ordering};
 use lamina_core::ring::ByteRing;
 use lamina_hw::{serial, time};
 use log::{LevelFilter, Log, Metadata, Record};
@@ -9,14 +13,23 @@ use spin::{Mutex, Once};
 
 /// Bytes of log that `dmesg` can show.
 const RING_BYTES: usize = 32 * 1024;
+/// Bytes that may wait for the console; more are shown at once, prompt or not.
+const PENDING_BYTES: usize = 16 * 1024;
 
 struct Logger {
     ring: Once<Mutex<ByteRing>>,
     /// (TSC at boot, TSC ticks per microsecond), once the TSC's frequency is known.
     clock: Once<(u64, u64)>,
+    pending: Mutex<String>,
+    deferred: AtomicBool,
 }
 
-static LOGGER: Logger = Logger { ring: Once::new(), clock: Once::new() };
+static LOGGER: Logger = Logger {
+    ring: Once::new(),
+    clock: Once::new(),
+    pending: Mutex::new(String::new()),
+    deferred: AtomicBool::new(false),
+};
 
 /// Starts the log. Needs the heap.
 pub(crate) fn init() {
@@ -31,10 +44,35 @@ pub(crate) fn set_clock(boot_tsc: u64, tsc_hz: u64) {
     LOGGER.clock.call_once(|| (boot_tsc, (tsc_hz / 1_000_000).max(1)));
 }
 
-/// What `dmesg` shows: the newest part of the log.
-pub(crate) fn recent() -> String {
-    let bytes = LOGGER.ring.get().map(|ring| ring.lock().since(0)).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
+/// From here on, lines wait for [`take_pending`].
+pub(crate) fn defer() {
+    LOGGER.deferred.store(true, Ordering::Release);
+}
+
+/// The lines that wait for the console.
+pub(crate) fn take_pending() -> String {
+    core::mem::take(&mut *LOGGER.pending.lock())
+}
+
+/// What `dmesg` shows: the newest part of the log, and how many older bytes it no longer has.
+pub(crate) fn recent() -> (alloc::vec::Vec<u8>, u64) {
+    LOGGER.ring.get().map(|ring| (ring.lock().since(0), ring.lock().oldest())).unwrap_or_default()
+}
+
+/// Shows a line on the console that is not part of the log.
+pub(crate) fn say(line: &str) {
+    if !LOGGER.deferred.load(Ordering::Acquire) {
+        print(line);
+        print("\n");
+        return;
+    }
+    let mut pending = LOGGER.pending.lock();
+    pending.push_str(line);
+    pending.push('\n');
+    if pending.len() > PENDING_BYTES {
+        let text = core::mem::take(&mut *pending);
+        print(&text);
+    }
 }
 
 impl Log for Logger {
@@ -49,11 +87,13 @@ impl Log for Logger {
         let (boot, ticks_per_us) = self.clock.get().copied().unwrap_or((time::now(), 1));
         let us = (time::now() - boot) / ticks_per_us;
         let (seconds, us) = (us / 1_000_000, us % 1_000_000);
-        let line = format!("[{seconds:5}.{us:06}] {:5} {}\n", record.level(), record.args());
+        let line = format!("[{seconds:5}.{us:06}] {:5} {}", record.level(), record.args());
         if let Some(ring) = self.ring.get() {
-            ring.lock().extend(line.as_bytes());
+            let mut ring = ring.lock();
+            ring.extend(line.as_bytes());
+            ring.push(b'\n');
         }
-        print(&line);
+        say(&line);
     }
 
     fn flush(&self) {
@@ -61,7 +101,7 @@ impl Log for Logger {
     }
 }
 
-/// Writes text to the serial console, with the line ends that a terminal wants.
+/// Writes text to the serial console at once, with the line ends that a terminal wants.
 pub(crate) fn print(text: &str) {
     for (index, line) in text.split('\n').enumerate() {
         if index > 0 {

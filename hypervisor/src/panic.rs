@@ -4,10 +4,14 @@ use crate::logger::print;
 use alloc::format;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
+use lamina_core::config::OnPanic;
+use lamina_hw::acpi::Platform;
 use lamina_hw::cpu::{self, TrapFrame};
 use lamina_hw::{power, serial};
+use spin::Once;
 
 static PANICKING: AtomicBool = AtomicBool::new(false);
+static POLICY: Once<(OnPanic, Platform)> = Once::new();
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
@@ -19,7 +23,15 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     serial::seize();
     print(&format!("\n*** LAMINA PANIC: {info}\n"));
     serial::flush();
-    power::halt()
+    match POLICY.get() {
+        Some((OnPanic::Reboot, platform)) => power::reset(platform),
+        _ => power::halt(),
+    }
+}
+
+/// What is to be done after the epitaph.
+pub(crate) fn set_policy(on_panic: OnPanic, platform: &Platform) {
+    POLICY.call_once(|| (on_panic, platform.clone()));
 }
 
 /// An exception of the hypervisor's: our bug, or broken hardware.

@@ -4,12 +4,16 @@
 //! The whole-machine tests (`tests/`) use the same code, so that a test boots exactly what `cargo xtask run` boots.
 #![forbid(unsafe_code)]
 
+pub mod assets;
 pub mod build;
 pub mod disk_image;
+pub mod extract_vmlinux;
 pub mod machine;
+pub mod packages;
 pub mod process;
 pub mod ramdisk;
 pub mod run;
+pub mod setup;
 pub mod toolchain;
 pub mod verdicts;
 pub mod workspace;

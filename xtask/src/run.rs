@@ -151,14 +151,14 @@ fn unattended(machine: &Machine, config: &Config, limit: Duration) -> Result<Exi
     }
     let ended_early = session.has_ended();
     let done = verdicts.complete();
-    if done && !ended_early {
-        session.extend(POWER_OFF_LIMIT);
-        session.power_off()?;
-    }
     println!("\n{}", verdicts.summary());
     if !done {
         let why = if ended_early { "the machine ended" } else { "the time is up" };
         println!("{why} before every guest had given its verdict; logs: {}", machine.run_dir.display());
+    }
+    if done && !ended_early {
+        session.extend(POWER_OFF_LIMIT);
+        session.power_off()?;
     }
     Ok(if verdicts.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

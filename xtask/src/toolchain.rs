@@ -47,36 +47,27 @@ enum Source {
 impl Toolchain {
     /// A toolchain for the kernel and the guest images.
     pub fn for_kernel(workspace: &Workspace) -> Result<Self> {
-        let active = active(workspace);
-        if let Some((sysroot, version)) = &active {
-            let prebuilt = sysroot.join("lib/rustlib").join(BARE_TARGET).is_dir();
-            if prebuilt || (has_source(sysroot) && has_tool(sysroot, "rust-lld")) {
-                return Ok(Self {
-                    source: Source::Active,
-                    sysroot: sysroot.clone(),
-                    version: version.clone(),
-                    build_std: !prebuilt,
-                });
-            }
+        let active = Active::find(workspace);
+        match active.as_ref().and_then(Active::for_kernel) {
+            Some(toolchain) => Ok(toolchain),
+            None => debian(workspace).map_err(|reason| no_toolchain(active.as_ref(), &reason)),
         }
-        debian(workspace).map_err(|reason| no_toolchain(active.as_ref(), &reason))
     }
 
     /// A toolchain for the boot stages, which always build their own `core` and want the LLVM tools.
     pub fn for_boot_stages(workspace: &Workspace) -> Result<Self> {
-        let active = active(workspace);
-        if let Some((sysroot, version)) = &active {
-            let tools = DEBIAN_TOOLS.iter().all(|(name, _)| has_tool(sysroot, name));
-            if has_source(sysroot) && tools {
-                return Ok(Self {
-                    source: Source::Active,
-                    sysroot: sysroot.clone(),
-                    version: version.clone(),
-                    build_std: true,
-                });
-            }
+        let active = Active::find(workspace);
+        match active.as_ref().and_then(Active::for_boot_stages) {
+            Some(toolchain) => Ok(toolchain),
+            None => debian(workspace).map_err(|reason| no_toolchain(active.as_ref(), &reason)),
         }
-        debian(workspace).map_err(|reason| no_toolchain(active.as_ref(), &reason))
+    }
+
+    /// Whether the active toolchain needs no other beside it.
+    #[must_use]
+    pub fn active_builds_everything(workspace: &Workspace) -> bool {
+        Active::find(workspace)
+            .is_some_and(|active| active.for_kernel().is_some() && active.for_boot_stages().is_some())
     }
 
     /// One line for people: the version and where the target's library comes from.
@@ -148,16 +139,36 @@ fn clear_cargo_environment(command: &mut Command, source: Source) {
     }
 }
 
-/// The sysroot and version of the `rustc` that `PATH` leads to.
-fn active(workspace: &Workspace) -> Option<(PathBuf, String)> {
-    let rustc = || {
-        let mut command = Command::new("rustc");
-        command.current_dir(workspace.root());
-        command
-    };
-    let sysroot = process::ask(rustc().args(["--print", "sysroot"]))?;
-    let version = process::ask(rustc().arg("--version"))?;
-    Some((PathBuf::from(sysroot.trim()), version.trim().to_owned()))
+/// The `rustc` that `PATH` leads to.
+#[derive(Debug)]
+struct Active {
+    sysroot: PathBuf,
+    version: String,
+}
+
+impl Active {
+    fn find(workspace: &Workspace) -> Option<Self> {
+        let ask = |arguments: &[&str]| {
+            process::ask(Command::new("rustc").args(arguments).current_dir(workspace.root()))
+                .map(|answer| answer.trim().to_owned())
+        };
+        Some(Self { sysroot: PathBuf::from(ask(&["--print", "sysroot"])?), version: ask(&["--version"])? })
+    }
+
+    fn for_kernel(&self) -> Option<Toolchain> {
+        let prebuilt = self.sysroot.join("lib/rustlib").join(BARE_TARGET).is_dir();
+        let able = prebuilt || (has_source(&self.sysroot) && has_tool(&self.sysroot, "rust-lld"));
+        able.then(|| self.toolchain(!prebuilt))
+    }
+
+    fn for_boot_stages(&self) -> Option<Toolchain> {
+        let tools = DEBIAN_TOOLS.iter().all(|(name, _)| has_tool(&self.sysroot, name));
+        (has_source(&self.sysroot) && tools).then(|| self.toolchain(true))
+    }
+
+    fn toolchain(&self, build_std: bool) -> Toolchain {
+        Toolchain { source: Source::Active, sysroot: self.sysroot.clone(), version: self.version.clone(), build_std }
+    }
 }
 
 fn has_source(sysroot: &Path) -> bool {
@@ -223,10 +234,10 @@ fn link(original: &Path, link: &Path) -> Result<()> {
     symlink(original, link).with_context(|| format!("cannot link {}", link.display()))
 }
 
-fn no_toolchain(active: Option<&(PathBuf, String)>, debian: &str) -> anyhow::Error {
+fn no_toolchain(active: Option<&Active>, debian: &str) -> anyhow::Error {
     let active = active.map_or_else(
         || "there is no `rustc` in PATH".to_owned(),
-        |(_, version)| {
+        |Active { version, .. }| {
             format!(
                 "{version} lacks the {BARE_TARGET} target or the parts to build it (`rustup component add rust-src \
                  llvm-tools` and `rustup target add {BARE_TARGET}` add them)"

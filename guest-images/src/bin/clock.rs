@@ -62,15 +62,15 @@ fn compare(name: &str, tsc_hz: u64, hz: u64, read: impl Fn() -> u32, mask: u32) 
     fail!("{name}: no quiet 50 ms in 100 attempts");
 }
 
-/// The TSC and the counter at the same time, to 1/200 of the interval.
+/// The TSC and the counter at the same time, to 1/100 of the interval.
 fn read_together(interval: u64, read: &impl Fn() -> u32) -> (u64, u32) {
     for _ in 0..1000 {
         let before = cpu::read_tsc();
         let value = read();
         let after = cpu::read_tsc();
-        if after - before <= interval / 200 {
+        if after - before <= interval / 100 {
             return (before + (after - before) / 2, value);
         }
     }
-    fail!("a counter takes longer than {} TSC ticks to read", interval / 200);
+    fail!("a counter takes longer than {} TSC ticks to read", interval / 100);
 }

@@ -10,7 +10,7 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use guest::boot_info::option;
-use guest::{apic, apic::register, check, clock, cpu, guest_main, pass, println, trap};
+use guest::{apic, apic::register, check, clock, cpu, guest_main, pass, pic, println, trap};
 
 guest_main!(main);
 
@@ -41,6 +41,7 @@ fn main() {
     let avx = enable();
     println!("fpu: pattern {seed}, {}", if avx { "YMM" } else { "XMM" });
     trap::on(TIMER_VECTOR, on_timer);
+    pic::init();
     apic::enable();
     apic::write(register::DIVIDE, apic::DIVIDE_BY_1);
     apic::write(register::LVT_TIMER, u32::from(TIMER_VECTOR) | apic::TIMER_PERIODIC);
@@ -134,7 +135,7 @@ fn system_words(seed: u64, round: u64) -> [u64; 7] {
 /// Half of the rounds halt until the next tick, the others spin until it comes.
 fn wait(round: u64) {
     let start = TICKS.load(Relaxed);
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         return cpu::halt_until(|| TICKS.load(Relaxed) > start);
     }
     cpu::enable_interrupts();

@@ -47,7 +47,7 @@ fn main() {
         }
         println!("memory-walk: {page_count} pages verified");
     }
-    pass!("{page_count} pages, {} MiB", page_count * PAGE_SIZE >> 20);
+    pass!("{page_count} pages, {} MiB", (page_count * PAGE_SIZE) >> 20);
 }
 
 fn ram() -> impl Iterator<Item = Region> {

@@ -133,8 +133,9 @@ fn check_string_io() {
 
     // Into two pages that were never touched, across their boundary.
     static mut BUFFER: Pages = Pages([0; 8192]);
+    let buffer = &raw mut BUFFER;
     // SAFETY: one CPU, no interrupts: the only reference.
-    let bytes = unsafe { &mut (*(&raw mut BUFFER)).0 };
+    let bytes = unsafe { &mut (*buffer).0 };
     port::write_u8(UART_SCRATCH, 0xC3);
     port::read_bytes(UART_SCRATCH, &mut bytes[4080..4112]);
     check!(bytes[4080..4112].iter().all(|&byte| byte == 0xC3), "rep insb across a page boundary lost bytes");

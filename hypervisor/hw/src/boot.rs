@@ -57,6 +57,8 @@ pub struct Handover {
     pub ramdisk: Option<&'static [u8]>,
     /// Bytes of RAM that the memory map calls usable.
     pub usable_bytes: u64,
+    /// The firmware that started the boot loader: `BIOS` or `UEFI`.
+    pub firmware: &'static str,
 }
 
 /// Takes the machine's memory over: the window, the heap, the frames. The console is up before anything can go wrong.
@@ -120,7 +122,13 @@ pub fn take_over(info: &'static BootInfo) -> Result<Handover, BootError> {
         debug_assert!(adopted.is_ok(), "{adopted:?}");
     }
     mem::init_frames(frames);
-    Ok(Handover { rsdp: info.rsdp_addr.into_option().map(HostPhysAddr), ramdisk: ramdisk(info), usable_bytes })
+    Ok(Handover { rsdp: info.rsdp_addr.into_option().map(HostPhysAddr), ramdisk: ramdisk(info), usable_bytes, firmware: firmware(info) })
+}
+
+/// The boot loader keeps the firmware's own region types apart.
+fn firmware(info: &BootInfo) -> &'static str {
+    let uefi = info.memory_regions.iter().any(|region| matches!(region.kind, MemoryRegionKind::UnknownUefi(_)));
+    if uefi { "UEFI" } else { "BIOS" }
 }
 
 fn ramdisk(info: &'static BootInfo) -> Option<&'static [u8]> {

@@ -78,6 +78,12 @@ pub fn read() -> Option<u8> {
     CONSOLE.lock().as_mut()?.input.pop_front()
 }
 
+/// Whether something was typed that nobody has read.
+#[must_use]
+pub fn has_input() -> bool {
+    CONSOLE.lock().as_ref().is_some_and(|console| !console.input.is_empty())
+}
+
 /// Sends everything that waits, and returns when the last byte has left the UART.
 pub fn flush() {
     if let Some(console) = CONSOLE.lock().as_mut() {

@@ -105,3 +105,14 @@ fn cpuid_claim() -> TscCpuid {
         base_mhz: cpuid.get_processor_frequency_info().map_or(0, |info| info.processor_base_frequency()),
     }
 }
+
+/// The host's real-time clock, in seconds since 1970.
+#[must_use]
+pub fn wall_clock_unix_s() -> u64 {
+    const CMOS_INDEX: u16 = 0x70;
+    const CMOS_DATA: u16 = 0x71;
+    lamina_core::device::rtc::read_clock(|register| {
+        port::write_u8(CMOS_INDEX, register);
+        port::read_u8(CMOS_DATA)
+    })
+}

@@ -49,7 +49,7 @@ pub struct TscCpuid {
     pub numerator: u32,
     /// Leaf 15H, ECX: crystal frequency in Hz, or 0 where it is not said.
     pub crystal_hz: u32,
-    /// Leaf 16H, EAX[15:0]: processor base frequency in MHz.
+    /// Leaf 16H, bits 15:0 of EAX: processor base frequency in MHz.
     pub base_mhz: u16,
 }
 

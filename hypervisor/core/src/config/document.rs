@@ -39,7 +39,7 @@ pub(super) fn parse(text: &str) -> Result<Config, ConfigError> {
 fn host(text: &str, keyed: Keyed<'_, '_>) -> Result<HostConfig, ConfigError> {
     let source = Source { text, subject: String::from("host: ") };
     let DeValue::Table(table) = keyed.1.get_ref() else {
-        return Err(source.at(keyed.0.span(), "host is a table; write [host] on a line of its own"));
+        return Err(source.at(keyed.0.span(), "write [host] on a line of its own, and its keys below it"));
     };
     let mut host = HostConfig::default();
     for keyed in in_file_order(table) {

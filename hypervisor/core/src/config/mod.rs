@@ -31,6 +31,8 @@ mod document;
 mod error;
 mod host;
 mod nearest;
+#[cfg(test)]
+mod tests;
 pub mod units;
 mod vm;
 

@@ -95,7 +95,7 @@ impl LineEditor {
             Key::Character(character) => self.insert(character, sink),
             Key::Tab => self.complete(sink, completer),
             Key::Cancel => {
-                sink.write(b"^C\r\n");
+                sink.write(b"\r\n");
                 self.replace("", sink);
                 self.history.add("");
             }

@@ -1,7 +1,7 @@
 //! The serial console: bytes in, commands out; answers in, text or JSON out.
 //!
 //! [`LineEditor`] makes lines of bytes, [`Request::parse`] makes a [`Command`] of a line, the kernel carries it out and
-//! fills one of the structs in [`view`], and [`render`] writes that. One table ([`table`]) drives parsing, help and
+//! fills one of the structs in [`view`], and [`render`] writes that. One table (`table.rs`) drives parsing, help and
 //! completion. Nothing here touches a device: bytes to echo go to a [`Sink`].
 
 mod command;
@@ -12,6 +12,8 @@ mod history;
 mod keys;
 mod render;
 mod table;
+#[cfg(test)]
+mod tests;
 pub mod view;
 mod words;
 

@@ -5,46 +5,19 @@
 //! Tables are freed by [`Ept::destroy`] alone, when no CPU uses them any more: a table freed earlier could still be
 //! in a CPU's paging-structure caches. Who populates pages, and with which frames, is decided elsewhere.
 
+mod change;
 mod entry;
+mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use change::{AccessedDirty, Invalidation, MapError, Unmapped};
 pub use entry::{Access, ENTRIES_PER_TABLE, MemoryType, PageSize, Translation};
+pub use tables::TableMemory;
 
 use crate::memory::{Frame, GuestPhysAddr, HostPhysAddr, OutOfFrames, PAGE_SIZE};
 use entry::EptEntry;
-use thiserror::Error;
-
-/// The memory that EPT paging structures live in.
-pub trait TableMemory {
-    /// A frame for one structure, all of it zero.
-    ///
-    /// # Errors
-    /// [`OutOfFrames`].
-    fn alloc_table(&mut self) -> Result<Frame, OutOfFrames>;
-
-    /// Takes a frame back that `alloc_table` gave.
-    fn free_table(&mut self, table: Frame);
-
-    /// Reads entry `index`, 0 to 511.
-    fn read_entry(&self, table: Frame, index: usize) -> u64;
-
-    /// Writes entry `index`, 0 to 511, in one access.
-    fn write_entry(&mut self, table: Frame, index: usize, value: u64);
-}
-
-/// What a CPU's cached translations need after a change, before the guest runs again.
-///
-/// Source: Intel SDM volume 3, "Caching Translation Information", "Guidelines for Use of the INVEPT Instruction".
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
-pub enum Invalidation {
-    /// Nothing: an entry that was not present is never cached, and rights that only grew give at worst one EPT violation
-    /// more, which drops the stale translation by itself.
-    None,
-    /// INVEPT, type "single-context", on every CPU that ran the VM.
-    SingleContext,
-}
+use tables::NewTables;
 
 /// What the CPU's EPT can do, as IA32_VMX_EPT_VPID_CAP says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -55,61 +28,6 @@ pub struct EptFeatures {
     pub pages_1g: bool,
     /// Bit 21: accessed and dirty flags.
     pub accessed_dirty: bool,
-}
-
-/// Why a page was not mapped. Nothing was changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum MapError {
-    /// The guest-physical page or the host frame cannot be named by an entry of this size.
-    #[error("guest-physical {gpa} and host frame {:#x} must be aligned to {size} and in reach of a 4-level EPT", .frame.0)]
-    BadAddress {
-        /// The guest-physical address.
-        gpa: GuestPhysAddr,
-        /// The host frame.
-        frame: Frame,
-        /// The page size.
-        size: PageSize,
-    },
-    /// The CPU has no pages of this size.
-    #[error("this CPU's EPT has no {size} pages")]
-    UnsupportedSize {
-        /// The page size.
-        size: PageSize,
-    },
-    /// A page is mapped there; or pages of a smaller size are, or were (their table stays). Try the next smaller size.
-    #[error("guest-physical {gpa} is mapped already, or was with smaller pages")]
-    AlreadyMapped {
-        /// The guest-physical address.
-        gpa: GuestPhysAddr,
-    },
-    /// No memory for a table.
-    #[error("no memory for an EPT paging structure: {0}")]
-    OutOfFrames(#[from] OutOfFrames),
-}
-
-/// A page that is no longer mapped, and whose frames may be freed once the caches are invalidated.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
-pub struct Unmapped {
-    /// The first guest-physical address of the page.
-    pub gpa: GuestPhysAddr,
-    /// The first frame of the page.
-    pub frame: Frame,
-    /// The size of the page.
-    pub size: PageSize,
-    /// What to do before the frames are used for anything else.
-    pub invalidation: Invalidation,
-}
-
-/// The accessed and dirty flags of a page.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AccessedDirty {
-    /// The guest has read, written or executed the page since the flag was last cleared.
-    pub accessed: bool,
-    /// The guest has written to the page.
-    pub dirty: bool,
-    /// What must follow for the CPU to set the cleared flags again.
-    pub invalidation: Invalidation,
 }
 
 /// A hierarchy of EPT paging structures, of four levels.
@@ -389,33 +307,4 @@ fn destroy_table<M: TableMemory>(
         }
     }
     memory.free_table(table);
-}
-
-/// Up to three tables, allocated all or none.
-struct NewTables {
-    frames: [Frame; 3],
-    count: usize,
-}
-
-impl NewTables {
-    fn alloc(memory: &mut impl TableMemory, count: u32) -> Result<Self, OutOfFrames> {
-        let mut tables = Self { frames: [Frame(0); 3], count: 0 };
-        for slot in 0..(count as usize).min(tables.frames.len()) {
-            match memory.alloc_table() {
-                Ok(frame) => {
-                    tables.frames[slot] = frame;
-                    tables.count += 1;
-                }
-                Err(error) => {
-                    tables.iter().for_each(|table| memory.free_table(table));
-                    return Err(error);
-                }
-            }
-        }
-        Ok(tables)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Frame> {
-        self.frames.into_iter().take(self.count)
-    }
 }

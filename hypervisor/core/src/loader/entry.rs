@@ -62,10 +62,11 @@ impl EntryState {
     }
 
     /// The state in which an application processor starts at a start-up IPI with `vector`: after INIT, at
-    /// CS:IP = `vector` * 0x100 : 0.
+    /// CS:IP = `vector` * 0x100 : 0. INIT leaves CR0.CD and CR0.NW as they are; firmware has cleared them by then.
     #[must_use]
     pub fn startup_ipi(vector: u8) -> Self {
         let mut state = Self::reset();
+        state.cr0 = CR0_ET;
         state.rip = 0;
         state.segments.cs = SegmentState::code16(u16::from(vector) << 8);
         state

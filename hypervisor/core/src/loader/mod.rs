@@ -1,8 +1,8 @@
 //! Guest images: from the bytes of a file to guest memory and the boot vCPU's first state.
 //!
-//! [`load`] takes a [`LoadRequest`] and gives an [`EntryState`]. One file per format: [`linux`] (bzImage), [`pvh`],
-//! [`multiboot`], [`flat`]; [`elf`] reads program headers for the two before the last. [`layout`] says where RAM is,
-//! [`space`] keeps what was placed where, [`acpi`] makes the guest's tables. Everything in an image is the operator's
+//! [`load`] takes a [`LoadRequest`] and gives an [`EntryState`]. One file per format: `linux` (bzImage), `pvh`,
+//! `multiboot`, `flat`; `elf` reads program headers for the two before the last. `layout` says where RAM is,
+//! `space` keeps what was placed where, `acpi` makes the guest's tables. Everything in an image is the operator's
 //! or the guest's word and is checked before use.
 
 mod acpi;
@@ -27,6 +27,7 @@ pub use linux::LinuxError;
 pub use multiboot::MultibootError;
 
 use crate::memory::GuestMemory;
+use core::fmt;
 use layout::HIGH_MEMORY;
 use space::GuestSpace;
 
@@ -54,6 +55,21 @@ pub enum Format {
     Flat32,
     /// A raw binary entered in 64-bit mode.
     Flat64,
+}
+
+impl fmt::Display for Format {
+    /// The name that the configuration gives it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Linux => "linux",
+            Self::Pvh => "pvh",
+            Self::Multiboot => "multiboot",
+            Self::Flat16 => "flat16",
+            Self::Flat32 => "flat32",
+            Self::Flat64 => "flat64",
+        })
+    }
 }
 
 /// A file handed to the guest beside its kernel.

@@ -11,6 +11,8 @@
 //!   so no wake is lost between the two.
 
 mod round_robin;
+#[cfg(test)]
+mod tests;
 
 pub use round_robin::RoundRobin;
 

@@ -311,6 +311,23 @@ impl ControlPlan {
     }
 }
 
+/// What the console shows of a CPU's VMX: each processor-based control by its name, whether the CPU allows it, and whether
+/// guests run with it.
+#[must_use]
+pub fn describe(capabilities: &Capabilities, plan: &ControlPlan) -> Vec<(&'static str, bool, bool)> {
+    let apic = plan.secondary_for(ApicAccess::Memory) | plan.secondary_for(ApicAccess::Msrs);
+    let fields = [
+        (PinBased::NAMES, capabilities.pin_based, plan.controls.pin_based.bits()),
+        (PrimaryProcBased::NAMES, capabilities.primary_proc_based, plan.controls.primary.bits()),
+        (SecondaryProcBased::NAMES, capabilities.secondary_proc_based, apic.bits()),
+    ];
+    let rows = |(names, allowed, used): (Names, AllowedSettings, u32)| {
+        let set = |bits: u32, bit: u8| bits >> bit & 1 != 0;
+        names.controls.iter().map(move |&(bit, name)| (name, set(allowed.may_be_one(), bit), set(used, bit)))
+    };
+    fields.into_iter().flat_map(rows).collect()
+}
+
 /// Chooses the controls for a CPU: all of [`REQUIRED`], what there is of [`OPTIONAL`] as far as its own conditions are
 /// met, and whatever the CPU fixes to 1 that has no name.
 ///

@@ -26,6 +26,8 @@ pub mod cr0 {
 
     /// Every bit that is defined. The others below bit 32 "remain clear; attempts to set them have no impact".
     pub const DEFINED: u64 = PE | MP | EM | TS | ET | NE | WP | AM | NW | CD | PG;
+    /// Bits that the guest changes without an exit: nothing of the host's hangs on them.
+    pub const GUEST_OWNED: u64 = MP | EM | TS | AM | WP;
 }
 
 /// Bits of CR4.
@@ -52,6 +54,8 @@ pub mod cr4 {
 
     /// What every CPU with Intel 64 has.
     pub const ALWAYS: u64 = VME | PVI | TSD | DE | PSE | PAE | MCE | PGE | PCE | OSFXSR | OSXMMEXCPT;
+    /// Bits that the guest changes without an exit: of features that every CPU has, and that nothing of the host's hangs on.
+    pub const GUEST_OWNED: u64 = VME | PVI | TSD | DE | PCE | OSFXSR | OSXMMEXCPT;
 }
 
 /// CR3 bits 31:5: the page-directory-pointer table with PAE paging.

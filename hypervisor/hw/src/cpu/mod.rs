@@ -78,3 +78,17 @@ fn set_control_registers() {
     unsafe { Cr0::write(cr0) };
     msr::write_efer_nxe();
 }
+
+/// The CPU's brand string.
+#[must_use]
+pub fn brand() -> alloc::string::String {
+    let cpuid = raw_cpuid::CpuId::new();
+    cpuid.get_processor_brand_string().map_or_else(|| "unknown CPU".into(), |brand| brand.as_str().trim().into())
+}
+
+/// What this CPU answers to CPUID with this leaf and sub-leaf: EAX, EBX, ECX, EDX.
+#[must_use]
+pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let result = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+    [result.eax, result.ebx, result.ecx, result.edx]
+}

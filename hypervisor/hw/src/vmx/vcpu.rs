@@ -6,11 +6,14 @@ use super::root::VmxRoot;
 use super::switch;
 use crate::cpu::{FpuState, gdt_base, host_selectors, msr, tss_base};
 use crate::mem::{GuestRam, HostFrame, OutOfFrames, Owner};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::arch::asm;
 use lamina_core::exit::{Event, RawExit};
 use lamina_core::loader::EntryState;
 use lamina_core::memory::{FrameKind, HostPhysAddr};
 use lamina_core::vmx::controls::{ApicAccess, ControlPlan, EntryControls, PrimaryProcBased, SecondaryProcBased};
+use lamina_core::vmx::guest_state;
 use lamina_core::vmx::{Capabilities, ControlField, ExitReason, FieldSet, GuestField, HostField, ReadOnlyField};
 use lamina_core::x86::control::{cr0, cr4};
 use lamina_core::x86::{Gprs, VcpuState};
@@ -51,6 +54,7 @@ pub struct Vcpu {
     cr2: u64,
     launched: bool,
     host_rsp: u64,
+    tpr_threshold: u8,
     vpid: u16,
     /// What the control fields hold: they are never read back.
     primary: PrimaryProcBased,
@@ -91,6 +95,7 @@ impl Vcpu {
             cr2: 0,
             launched: false,
             host_rsp: 0,
+            tpr_threshold: 0,
             vpid: slot + 1,
             primary: plan.controls.primary,
             apic_access_mode: ApicAccess::Disabled,
@@ -377,6 +382,16 @@ impl<'a> CurrentVmcs<'a> {
         }
     }
 
+    /// Has the guest exit when its TPR falls below `class` (bits 7:4 of a vector), or never for 0. Without virtual-interrupt
+    /// delivery this tells when an interrupt that the TPR holds back may come.
+    pub fn set_tpr_threshold(&mut self, class: u8) {
+        let shadowed = self.vcpu.primary.contains(PrimaryProcBased::USE_TPR_SHADOW);
+        if shadowed && !self.vcpu.plan.apicv && self.vcpu.tpr_threshold != class {
+            self.vcpu.tpr_threshold = class;
+            self.set_control(ControlField::TprThreshold, u64::from(class & 0xf));
+        }
+    }
+
     /// Sets what RDTSC in the guest adds to the host's TSC.
     pub fn set_tsc_offset(&mut self, offset: u64) {
         self.set_control(ControlField::TscOffset, offset);
@@ -448,12 +463,23 @@ impl<'a> CurrentVmcs<'a> {
         }
     }
 
-    /// The VM-entry controls in force, for the check of guest state after a failed entry. Read from the VMCS: a VM exit
-    /// stores IA32_EFER.LMA into "IA-32e mode guest".
+    /// After a VM entry that failed on the guest's state: the rules that it breaks, in words.
     #[must_use]
-    pub fn entry_controls(&self) -> EntryControls {
-        let bits = vmread(ControlField::EntryControls.encoding()).unwrap_or(0);
-        EntryControls::from_bits_retain(bits as u32)
+    pub fn broken_rules(&self) -> Vec<String> {
+        let control = |field: ControlField| vmread(field.encoding()).unwrap_or(0) as u32;
+        let secondary = self.vcpu.plan.secondary_for(self.vcpu.apic_access_mode);
+        let address_sizes = raw_cpuid::CpuId::new().get_processor_capacity_feature_info();
+        let context = guest_state::EntryContext {
+            // Read from the VMCS: a VM exit stores IA32_EFER.LMA into "IA-32e mode guest".
+            entry: EntryControls::from_bits_retain(control(ControlField::EntryControls)),
+            unrestricted_guest: secondary.contains(SecondaryProcBased::UNRESTRICTED_GUEST),
+            ept: secondary.contains(SecondaryProcBased::ENABLE_EPT),
+            virtual_nmis: self.vcpu.plan.virtual_nmis(),
+            interruption_info: control(ControlField::EntryInterruptionInformation),
+            capabilities: self.vcpu.capabilities,
+            physical_address_bits: address_sizes.map_or(36, |sizes| u32::from(sizes.physical_address_bits())),
+        };
+        guest_state::check(&|field| self.read(field), &context).iter().map(ToString::to_string).collect()
     }
 }
 
@@ -484,14 +510,12 @@ impl VcpuState for CurrentVmcs<'_> {
         let fixed = self.vcpu.capabilities.guest_cr0_ones();
         self.set_control(ControlField::Cr0ReadShadow, value);
         self.write(GuestField::Cr0, value & !(cr0::NW | cr0::CD) | fixed | cr0::ET);
-        self.flush_tlb();
     }
 
     fn set_cr4(&mut self, value: u64) {
         // With MCE clear a machine check would shut the machine down, not the guest (SDM, "Machine-Check Exception").
         self.set_control(ControlField::Cr4ReadShadow, value);
         self.write(GuestField::Cr4, value | cr4::VMXE | cr4::MCE);
-        self.flush_tlb();
     }
 
     fn set_long_mode(&mut self, active: bool) {

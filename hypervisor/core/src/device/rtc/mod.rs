@@ -4,7 +4,10 @@
 //! The time is not counted: it is the crystal's whole seconds plus an offset, and setting the clock changes the offset.
 
 mod calendar;
+mod host;
 pub mod spec;
+
+pub use host::read_clock;
 
 use super::oscillator::Oscillator;
 use crate::time::TickClock;

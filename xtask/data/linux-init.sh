@@ -1,0 +1,26 @@
+#!/bin/sh
+# The first program of Lamina's Linux guest: checks that it has what it needs, gives the verdict on the console,
+# and then offers a shell there for as long as the guest runs.
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+
+problem=
+memory=$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)
+[ "$memory" -gt 16384 ] || problem="only $memory kB of memory"
+[ "$(uname -s)" = Linux ] || problem="uname says $(uname -s)"
+grep -q '^flags.* hypervisor' /proc/cpuinfo || problem="no hypervisor bit in CPUID"
+dd if=/dev/zero of=/tmp/block bs=64k count=16 2>/dev/null && rm /tmp/block || problem="cannot write 1 MiB to /tmp"
+
+echo "$(uname -sr), $(grep -c ^processor /proc/cpuinfo) CPU, $memory kB of memory"
+if [ -z "$problem" ]; then
+    echo "verdict: pass linux shell"
+else
+    echo "verdict: fail linux: $problem"
+fi
+
+export HOME=/root PS1='linux# ' TERM=vt100
+cd /root
+while :; do
+    setsid sh -c 'exec sh </dev/ttyS0 >/dev/ttyS0 2>&1'
+done
