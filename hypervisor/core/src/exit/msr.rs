@@ -2,7 +2,9 @@
 
 use super::cpuid::low_half;
 use super::{Context, Event, Outcome};
-use crate::x86::msr::spec::{IA32_APIC_BASE, IA32_TSC_DEADLINE, X2APIC_FIRST, X2APIC_RESERVED_LAST};
+use crate::x86::msr::spec::{
+    IA32_APIC_BASE, IA32_TSC, IA32_TSC_ADJUST, IA32_TSC_DEADLINE, X2APIC_FIRST, X2APIC_RESERVED_LAST,
+};
 use crate::x86::msr::{self, MsrFault};
 
 /// RDMSR of the MSR in ECX to EDX:EAX.
@@ -39,6 +41,7 @@ pub(super) fn handle_write(ctx: &mut Context<'_>) -> Outcome {
             ctx.cpu.apic_mode_changed();
             done
         }
+        IA32_TSC | IA32_TSC_ADJUST => write_tsc(ctx, number, value),
         _ => msr::write(ctx.cpu, ctx.state, number, value, ctx.now),
     };
     match done {
@@ -55,6 +58,13 @@ fn read_deadline(ctx: &Context<'_>) -> Result<u64, MsrFault> {
         Some(deadline) => Ok(deadline.wrapping_add(ctx.cpu.tsc_adjust())),
         None => Err(MsrFault::Refused),
     }
+}
+
+/// An armed deadline is a value of the guest's TSC: when that is set, the deadline comes nearer or moves away.
+fn write_tsc(ctx: &mut Context<'_>, number: u32, value: u64) -> Result<(), MsrFault> {
+    let armed = read_deadline(ctx).unwrap_or(0);
+    msr::write(ctx.cpu, ctx.state, number, value, ctx.now)?;
+    if armed == 0 { Ok(()) } else { write_deadline(ctx, armed) }
 }
 
 fn write_deadline(ctx: &mut Context<'_>, value: u64) -> Result<(), MsrFault> {

@@ -55,7 +55,8 @@ pub mod cr4 {
     /// What every CPU with Intel 64 has.
     pub const ALWAYS: u64 = VME | PVI | TSD | DE | PSE | PAE | MCE | PGE | PCE | OSFXSR | OSXMMEXCPT;
     /// Bits that the guest changes without an exit: of features that every CPU has, and that nothing of the host's hangs on.
-    pub const GUEST_OWNED: u64 = VME | PVI | TSD | DE | PCE | OSFXSR | OSXMMEXCPT;
+    /// PGE is among them because an operating system without INVPCID toggles it to flush its TLB; the CPU flushes by itself.
+    pub const GUEST_OWNED: u64 = VME | PVI | TSD | DE | PGE | PCE | OSFXSR | OSXMMEXCPT;
 }
 
 /// CR3 bits 31:5: the page-directory-pointer table with PAE paging.

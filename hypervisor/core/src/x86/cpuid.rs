@@ -228,7 +228,9 @@ impl CpuidPolicy {
         subleaf: u32,
         dynamic: impl FnOnce() -> CpuidDynamic,
     ) -> Registers {
-        if subleaf > 1 || self.xcr0_allowed == 0 {
+        // "If EAX[1] and EAX[3] are both 0" (neither XSAVEC nor XSAVES), sub-leaf 1 has no size to tell.
+        let told = self.xcr0_allowed != 0 && (subleaf == 0 || subleaf == 1 && eax & f::XSAVEC != 0);
+        if !told {
             return [eax, ebx, ecx, edx];
         }
         let avx = dynamic().xcr0 & XCR0_AVX != 0;

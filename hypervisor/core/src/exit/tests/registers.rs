@@ -69,9 +69,10 @@ fn the_deadline_is_in_the_guests_own_tsc() {
     assert_eq!(read_msr(&mut world, IA32_TSC), Some(1_000));
     assert_eq!(read_msr(&mut world, IA32_TSC_ADJUST), Some(4_000u64.wrapping_neg()));
     assert!(world.cpu.take_changes().contains(CpuChanges::TSC_OFFSET));
-    assert!(write_msr(&mut world, IA32_TSC_DEADLINE, 9_000));
     assert_eq!(world.apic.next_deadline(), Some(13_000));
     assert_eq!(read_msr(&mut world, IA32_TSC_DEADLINE), Some(9_000));
+    assert!(write_msr(&mut world, IA32_TSC_ADJUST, 1_000u64.wrapping_neg()));
+    assert_eq!(world.apic.next_deadline(), Some(10_000));
     assert!(write_msr(&mut world, IA32_TSC_DEADLINE, 500));
     assert_eq!(world.apic.pending_vector(), Some(0x40), "already passed");
     assert!(write_msr(&mut world, IA32_TSC_DEADLINE, 0));

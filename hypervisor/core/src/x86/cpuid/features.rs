@@ -75,6 +75,8 @@ pub(super) const LEAF_7_EDX: u32 = bits(&[4, 10, 14]);
 
 /// Leaf 0xD sub-leaf 1 EAX: XSAVEOPT, XSAVEC, XGETBV with ECX = 1. Hidden: XSAVES (IA32_XSS is not virtualised), XFD.
 pub(super) const LEAF_D1_EAX: u32 = bits(&[0, 1, 2]);
+/// Leaf 0xD sub-leaf 1 EAX: XSAVEC.
+pub(super) const XSAVEC: u32 = bits(&[1]);
 
 /// Leaf 0x8000_0001 ECX: LAHF/SAHF in 64-bit mode, LZCNT, PREFETCHW.
 pub(super) const LEAF_8000_0001_ECX: u32 = bits(&[0, 5, 8]);

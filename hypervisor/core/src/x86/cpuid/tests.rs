@@ -116,6 +116,9 @@ fn the_vms_state_shows() {
         assert_eq!(policy.lookup(0xd, 0, || dynamic), [7, standard, 832, 0]);
         assert_eq!(policy.lookup(0xd, 1, || dynamic), [7, compacted, 0, 0], "no XSAVES");
     }
+    let plain =
+        |leaf: u32, subleaf: u32| if (leaf, subleaf) == (0xd, 1) { [1, 0, 0, 0] } else { generous_host(leaf, subleaf) };
+    assert_eq!(look(&CpuidPolicy::new(&plain, CONFIG), 0xd, 1), [1, 0, 0, 0], "no size without XSAVEC");
     assert_eq!(look(&policy, 0xd, 2), [256, 576, 0, 0]);
     for subleaf in [3, 5, 9, 62, u32::MAX] {
         assert_eq!(look(&policy, 0xd, subleaf), [0; 4]);
