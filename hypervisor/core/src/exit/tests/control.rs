@@ -84,7 +84,11 @@ fn pae_paging_loads_the_pdptes() {
         assert_eq!(mov_to(&mut world, register, value), Outcome::Advance);
         let loaded = [GuestField::Pdpte0, GuestField::Pdpte1, GuestField::Pdpte2, GuestField::Pdpte3]
             .map(|field| world.vcpu.read(field));
-        assert_eq!(loaded, [0x4001, 0, 0xfff8_0000_0000_01e6, 0x5_0000_6001], "reserved bits count in present ones only");
+        assert_eq!(
+            loaded,
+            [0x4001, 0, 0xfff8_0000_0000_01e6, 0x5_0000_6001],
+            "reserved bits count in present ones only"
+        );
         assert!(world.cpu.take_changes().contains(CpuChanges::FLUSH_TLB));
     }
     for (bad, cr3) in [(0x4003u64, 0x3000), (0x41, 0x3000), (1 << 39 | 1, 0x3000), (1, 0xf000_0000)] {
@@ -130,7 +134,11 @@ fn clts_and_lmsw() {
     assert_eq!(world.exit(ExitReason::ControlRegisterAccess, 2 << 4), Outcome::Advance);
     assert_eq!(world.vcpu.cr0, PE | cr0::ET | cr0::MP);
     assert_eq!(world.exit(ExitReason::ControlRegisterAccess, 3 << 4 | 0xfffc << 16), Outcome::Advance);
-    assert_eq!(world.vcpu.cr0, PE | cr0::ET | cr0::EM | cr0::TS, "PE stays, MP is cleared, bits from 4 on are not loaded");
+    assert_eq!(
+        world.vcpu.cr0,
+        PE | cr0::ET | cr0::EM | cr0::TS,
+        "PE stays, MP is cleared, bits from 4 on are not loaded"
+    );
 }
 
 #[test]

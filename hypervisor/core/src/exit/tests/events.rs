@@ -25,8 +25,7 @@ fn the_interrupted_event_is_what_the_field_says() {
 fn double_faults_follow_the_manuals_table() {
     const DF: Merged = Merged::Inject(Event::exception_with_code(8, 0));
     // One of each class: benign (#UD), contributory (#GP), page fault.
-    let [ud, gp, pf] =
-        [Event::INVALID_OPCODE, Event::GENERAL_PROTECTION, Event::exception_with_code(14, 4)];
+    let [ud, gp, pf] = [Event::INVALID_OPCODE, Event::GENERAL_PROTECTION, Event::exception_with_code(14, 4)];
     let interrupt = Event { kind: EventKind::ExternalInterrupt, vector: 14, error_code: None, instruction_len: 0 };
     for (first, second, expected) in [
         (ud, ud, Merged::Inject(ud)),

@@ -8,13 +8,7 @@ const IOAPIC: u64 = 0xfec0_0000;
 const LAPIC: u64 = 0xfee0_0000;
 
 fn violation(world: &mut World, gpa: u64, qualification: u64) -> Outcome {
-    world.handle(&RawExit {
-        reason: 48,
-        qualification,
-        guest_linear: gpa,
-        guest_physical: gpa,
-        ..RawExit::default()
-    })
+    world.handle(&RawExit { reason: 48, qualification, guest_linear: gpa, guest_physical: gpa, ..RawExit::default() })
 }
 
 #[test]
@@ -107,7 +101,10 @@ fn an_instruction_that_is_not_carried_out_is_shown() {
 fn a_page_table_outside_ram_ends_the_vm() {
     let mut world = World::new(FakeVcpu::bits64(), &[]);
     world.vcpu.write(GuestField::Cr3, 0x8000_0000);
-    assert!(crash_text(violation(&mut world, IOAPIC, READ)).contains("page table for linear address 0x2000 outside its RAM"));
+    assert!(
+        crash_text(violation(&mut world, IOAPIC, READ))
+            .contains("page table for linear address 0x2000 outside its RAM")
+    );
 }
 
 #[test]

@@ -22,16 +22,18 @@ const NOWHERE: u64 = 0x1234 << 16;
 const POST: u64 = 0x80 << 16;
 
 fn string_exit(qualification: u64, info: u32) -> RawExit {
-    RawExit { reason: 30, qualification: qualification | STRING, instruction_len: 2, instruction_info: info, ..RawExit::default() }
+    RawExit {
+        reason: 30,
+        qualification: qualification | STRING,
+        instruction_len: 2,
+        instruction_info: info,
+        ..RawExit::default()
+    }
 }
 
 #[test]
 fn in_merges_by_its_width() {
-    for (width, expected) in [
-        (BYTE, 0x1111_2222_3333_44ff),
-        (WORD, 0x1111_2222_3333_ffff),
-        (DWORD, 0xffff_ffff),
-    ] {
+    for (width, expected) in [(BYTE, 0x1111_2222_3333_44ff), (WORD, 0x1111_2222_3333_ffff), (DWORD, 0xffff_ffff)] {
         let mut world = World::new(FakeVcpu::bits64(), &[]);
         world.gprs.rax = 0x1111_2222_3333_4444;
         assert_eq!(world.exit(ExitReason::IoInstruction, NOWHERE | IN | width), Outcome::Advance);
@@ -149,7 +151,13 @@ fn faults_come_before_the_port() {
     for (field, rights, info, io, fault) in [
         (GuestField::EsAccessRights, 0x1_0000, ADDRESS_32, IN, GP),
         (GuestField::EsAccessRights, 0xc091, ADDRESS_32, IN, GP),
-        (GuestField::SsAccessRights, 0x1_0000, ADDRESS_32 | 2 << 15, 0, Outcome::Inject(Event::exception_with_code(12, 0))),
+        (
+            GuestField::SsAccessRights,
+            0x1_0000,
+            ADDRESS_32 | 2 << 15,
+            0,
+            Outcome::Inject(Event::exception_with_code(12, 0)),
+        ),
         (GuestField::CsAccessRights, 0xc099, ADDRESS_32 | 1 << 15, 0, GP),
     ] {
         let mut world = World::new(FakeVcpu::bits32(), &[]);
@@ -175,7 +183,10 @@ fn string_input_outside_ram_is_lost_and_output_is_ones() {
     let mut world = World::new(FakeVcpu::bits64(), &[]);
     world.gprs = Gprs { rdi: 0xa_0000, rsi: 0xc000_0000, ..Gprs::default() };
     assert_eq!(world.handle(&string_exit(NOWHERE | IN | DWORD, ADDRESS_64)), Outcome::Advance);
-    assert_eq!(world.handle(&string_exit(0xf4 << 16 | DWORD, ADDRESS_64 | DS)), Outcome::Stop(StopReason::Exit(u32::MAX)));
+    assert_eq!(
+        world.handle(&string_exit(0xf4 << 16 | DWORD, ADDRESS_64 | DS)),
+        Outcome::Stop(StopReason::Exit(u32::MAX))
+    );
     assert_eq!(world.vcpu.read(GuestField::Rip), CODE + 2);
 }
 

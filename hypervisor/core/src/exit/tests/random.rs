@@ -9,8 +9,24 @@ fn interesting() -> impl Strategy<Value = u64> {
         any::<u64>(),
         0u64..0x40,
         prop::sample::select(&[
-            0xfee0_0080, 0xfec0_0000, 0xfec0_0010, 0xfeff_ffff, 0x2000, 0xffff, 0xffff_ffff, 0x7fff_ffff_ffff,
-            0xffff_8000_0000_0000, u64::MAX, 0xc000_0080, 0x1b, 0x6e0, 0x808, 0x200, 0x3ff, 0xa_0000, 0x3f_fffe,
+            0xfee0_0080,
+            0xfec0_0000,
+            0xfec0_0010,
+            0xfeff_ffff,
+            0x2000,
+            0xffff,
+            0xffff_ffff,
+            0x7fff_ffff_ffff,
+            0xffff_8000_0000_0000,
+            u64::MAX,
+            0xc000_0080,
+            0x1b,
+            0x6e0,
+            0x808,
+            0x200,
+            0x3ff,
+            0xa_0000,
+            0x3f_fffe,
         ]),
     ]
 }
@@ -26,11 +42,8 @@ fn gprs() -> impl Strategy<Value = Gprs> {
 }
 
 fn raw_exit() -> impl Strategy<Value = RawExit> {
-    let reason = prop_oneof![
-        0u32..80,
-        prop::sample::select(&[30u32, 30, 28, 31, 32, 44, 48, 48, 48, 10]),
-        any::<u32>()
-    ];
+    let reason =
+        prop_oneof![0u32..80, prop::sample::select(&[30u32, 30, 28, 31, 32, 44, 48, 48, 48, 10]), any::<u32>()];
     let numbers = prop::collection::vec(interesting(), 3);
     let qualification = prop_oneof![
         any::<u64>(),
@@ -40,8 +53,8 @@ fn raw_exit() -> impl Strategy<Value = RawExit> {
         // Port numbers with every form of access.
         (0u64..0x40, prop_oneof![0u64..0x1000, 0u64..0x1_0000]).prop_map(|(low, port)| port << 16 | low),
     ];
-    (reason, qualification, numbers, prop::collection::vec(any::<u32>(), 6)).prop_map(|(reason, qualification, n, m)| {
-        RawExit {
+    (reason, qualification, numbers, prop::collection::vec(any::<u32>(), 6)).prop_map(
+        |(reason, qualification, n, m)| RawExit {
             reason,
             qualification,
             guest_linear: n[0],
@@ -52,8 +65,8 @@ fn raw_exit() -> impl Strategy<Value = RawExit> {
             idt_vectoring_error: m[3],
             instruction_len: m[4] % 16,
             instruction_info: m[5],
-        }
-    })
+        },
+    )
 }
 
 fn vcpu() -> impl Strategy<Value = FakeVcpu> {

@@ -29,7 +29,9 @@ fn cpuid_clears_the_upper_halves_and_follows_cr4() {
     world.gprs = Gprs { rax: 0xffff_ffff_0000_0001, rbx: u64::MAX, rcx: u64::MAX, rdx: u64::MAX, ..Gprs::default() };
     assert_eq!(world.exit(ExitReason::Cpuid, 0), Outcome::Advance);
     assert_eq!(world.gprs.rcx >> 27 & 1, 0, "OSXSAVE");
-    assert!([world.gprs.rax, world.gprs.rbx, world.gprs.rcx, world.gprs.rdx].iter().all(|register| register >> 32 == 0));
+    assert!(
+        [world.gprs.rax, world.gprs.rbx, world.gprs.rcx, world.gprs.rdx].iter().all(|register| register >> 32 == 0)
+    );
     world.vcpu.cr4 |= cr4::OSXSAVE;
     world.gprs.rax = 1;
     assert_eq!(world.exit(ExitReason::Cpuid, 0), Outcome::Advance);
@@ -206,7 +208,11 @@ fn advance_ends_the_instruction() {
         vcpu.write(GuestField::InterruptibilityState, 0b1001);
         advance(&mut vcpu, len);
         assert_eq!(vcpu.read(GuestField::Rip), after);
-        assert_eq!(vcpu.read(GuestField::InterruptibilityState), 0b1000, "the shadow of STI is over, NMI blocking is not");
+        assert_eq!(
+            vcpu.read(GuestField::InterruptibilityState),
+            0b1000,
+            "the shadow of STI is over, NMI blocking is not"
+        );
         assert_eq!(vcpu.read(GuestField::PendingDebugExceptions), 0);
     }
     let mut vcpu = FakeVcpu::bits64();
