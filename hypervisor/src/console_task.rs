@@ -125,7 +125,10 @@ impl ConsoleTask {
     fn attach(&mut self, vmm: &mut Vmm, name: &str) -> Result<(), String> {
         let vm = vmm.find(name)?;
         if !vm.state.is_alive() {
-            return Err(format!("vm {name} is {}; start it first, or see what it wrote with `vm log {name}`", vm.state));
+            return Err(format!(
+                "vm {name} is {}; start it first, or see what it wrote with `vm log {name}`",
+                vm.state
+            ));
         }
         vm.port.set_attached(true);
         let id = vm.id;

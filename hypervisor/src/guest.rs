@@ -51,7 +51,9 @@ pub(crate) enum SliceEnd {
 enum Activity {
     Active,
     /// It executed HLT; with RFLAGS.IF clear only an NMI ends that.
-    Halted { interruptible: bool },
+    Halted {
+        interruptible: bool,
+    },
 }
 
 /// A VM that was started.
@@ -92,8 +94,7 @@ impl Guest {
         boot_time_unix_s: u64,
     ) -> Result<Self, String> {
         let layout = RamLayout::new(config.memory_bytes);
-        let largest =
-            if config.memory_bytes >= LARGE_PAGES_FROM_BYTES { PageSize::Size2M } else { PageSize::Size4K };
+        let largest = if config.memory_bytes >= LARGE_PAGES_FROM_BYTES { PageSize::Size2M } else { PageSize::Size4K };
         let features = root.capabilities().ept_features();
         let mut ram = GuestRam::new(slot, layout, features, largest).map_err(|error| error.to_string())?;
         let entry = load_image(config, ramdisk, &mut ram)?;
@@ -493,7 +494,10 @@ fn load_image(
     memory: &mut dyn GuestMemory,
 ) -> Result<lamina_core::loader::EntryState, String> {
     let ramdisk = ramdisk.ok_or_else(|| {
-        format!("the boot image has no ramdisk, so there is no image \"{}\"; make one with `cargo xtask image`", config.image)
+        format!(
+            "the boot image has no ramdisk, so there is no image \"{}\"; make one with `cargo xtask image`",
+            config.image
+        )
     })?;
     let file = |name: &str| ramdisk.file(name).map_err(|error| error.to_string());
     let image = file(&config.image)?;

@@ -34,7 +34,9 @@ pub(crate) fn start(info: &'static mut BootInfo) -> ! {
     }
     let root = VmxRoot::enter(&cpu).unwrap_or_else(|error| refuse(&error));
     log::info!("VMX on; APIC virtualisation: {}", if root.plan().apicv { "yes" } else { "no" });
-    lamina_core::insn::warm_up();
+    if !lamina_core::insn::warm_up() {
+        log::warn!("the instruction decoder does not decode; devices in guests' memory will not work");
+    }
 
     let (config, ramdisk) = read_config(&handover);
     log::set_max_level(config.host.log_level);

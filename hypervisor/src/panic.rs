@@ -36,5 +36,8 @@ pub(crate) fn set_policy(on_panic: OnPanic, platform: &Platform) {
 
 /// An exception of the hypervisor's: our bug, or broken hardware.
 pub(crate) fn exception(frame: &TrapFrame, cr2: u64) -> ! {
-    panic!("exception {} (error code {:#x}) at {:#x}, CR2 {cr2:#x}\n{frame:#x?}", frame.vector, frame.error_code, frame.rip)
+    panic!(
+        "exception {} (error code {:#x}) at {:#x}, CR2 {cr2:#x}\n{frame:#x?}",
+        frame.vector, frame.error_code, frame.rip
+    )
 }

@@ -91,9 +91,9 @@ fn idle(vmm: &Vmm, figures: &mut CpuFigures) {
 
 /// The host TSC at which the hypervisor is to end, if the configuration says so.
 fn deadline(vmm: &Vmm) -> u64 {
-    vmm.host.poweroff_after_us.map_or(u64::MAX, |us| {
-        vmm.boot_tsc.saturating_add(vmm.clock.periods_to_ticks(us, 1_000_000))
-    })
+    vmm.host
+        .poweroff_after_us
+        .map_or(u64::MAX, |us| vmm.boot_tsc.saturating_add(vmm.clock.periods_to_ticks(us, 1_000_000)))
 }
 
 /// Powers the machine off where the configuration asks for it.

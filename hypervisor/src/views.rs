@@ -89,10 +89,7 @@ pub(crate) fn cpu(vmm: &Vmm) -> CpuView {
         tsc_hz: vmm.tsc.hz,
         tsc_source: vmm.tsc.source.to_string(),
         cpus: 1,
-        vmx: rows
-            .into_iter()
-            .map(|(name, present, used)| CapabilityRow { name: name.into(), present, used })
-            .collect(),
+        vmx: rows.into_iter().map(|(name, present, used)| CapabilityRow { name: name.into(), present, used }).collect(),
     }
 }
 

@@ -90,11 +90,9 @@ impl Vmm {
     /// One line that names the VMs there are.
     pub(crate) fn find(&mut self, name: &str) -> Result<&mut Vm, String> {
         let names: Vec<&str> = self.vms.iter().map(|vm| vm.config.name.as_str()).collect();
-        let there = if names.is_empty() { "there is none".to_string() } else { format!("there are: {}", names.join(", ")) };
-        self.vms
-            .iter_mut()
-            .find(|vm| vm.config.name == name)
-            .ok_or_else(|| format!("no VM is called {name}; {there}"))
+        let there =
+            if names.is_empty() { "there is none".to_string() } else { format!("there are: {}", names.join(", ")) };
+        self.vms.iter_mut().find(|vm| vm.config.name == name).ok_or_else(|| format!("no VM is called {name}; {there}"))
     }
 
     /// The VM with this number.
@@ -114,7 +112,11 @@ impl Vmm {
         for (key, file) in config.files() {
             if !files.iter().any(|name| name == file) {
                 let there = files.join(", ");
-                return Err(format!("vm {}: {} = \"{file}\" is not in the ramdisk; it has: {there}", config.name, key.name()));
+                return Err(format!(
+                    "vm {}: {} = \"{file}\" is not in the ramdisk; it has: {there}",
+                    config.name,
+                    key.name()
+                ));
             }
         }
         let slot = (0..Owner::VM_SLOTS)

@@ -95,7 +95,7 @@ fn main() {
     trap::on(NESTING, on_nesting);
     trap::on(NMI, on_nmi);
     pic::init();
-    check_reset_state();
+    check_reset_state(true);
     check_software_disabled();
     apic::enable();
     check_delivery("xAPIC");
@@ -113,22 +113,27 @@ fn main() {
     }
     check_disabled();
     change_base(|base| base | BASE_ENABLE, true);
-    check_reset_state();
+    check_reset_state(false);
     apic::enable();
     check_delivery("xAPIC again");
     pass!("xAPIC, x2APIC, disabled and back");
 }
 
-/// "Local APIC State After Power-Up or Reset".
-fn check_reset_state() {
+/// SVR with the reset value's vector and the APIC software enable bit.
+const SOFTWARE_ENABLED: u32 = 0x1FF;
+
+/// "Local APIC State After Power-Up or Reset". At boot, PC firmware has left the bootstrap processor's in the MultiProcessor
+/// Specification's "Virtual Wire Mode": software-enabled, LINT0 = ExtINT, LINT1 = NMI.
+fn check_reset_state(virtual_wire: bool) {
+    let (svr, lint1) = if virtual_wire { (SOFTWARE_ENABLED, 0x400) } else { (0xFF, apic::MASKED) };
     check!(!apic::is_x2apic(), "the APIC is in x2APIC mode");
     for (register, name, expected) in [
-        (register::SVR, "SVR", 0xFF),
+        (register::SVR, "SVR", svr),
         (register::TPR, "TPR", 0),
         (register::LDR, "LDR", 0),
         (register::DFR, "DFR", u32::MAX),
         (register::LVT_TIMER, "LVT timer", apic::MASKED),
-        (register::LVT_LINT1, "LVT LINT1", apic::MASKED),
+        (register::LVT_LINT1, "LVT LINT1", lint1),
         (register::LVT_ERROR, "LVT error", apic::MASKED),
         (register::INITIAL_COUNT, "initial count", 0),
         (register::CURRENT_COUNT, "current count", 0),
@@ -141,6 +146,7 @@ fn check_reset_state() {
 
 /// "The mask bits for all the LVT entries are set. Attempts to reset these bits will be ignored."
 fn check_software_disabled() {
+    apic::write(register::SVR, 0xFF);
     apic::write(register::LVT_TIMER, u32::from(TIMER_VECTOR));
     let lvt = apic::read(register::LVT_TIMER);
     check!(lvt == apic::MASKED | u32::from(TIMER_VECTOR), "the disabled APIC's LVT timer is {lvt:#x}");

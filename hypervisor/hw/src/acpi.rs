@@ -83,7 +83,9 @@ fn read_madt(madt: &PhysicalMapping<WindowHandler, Madt>, platform: &mut Platfor
     const ENABLED: u32 = 1;
     for entry in madt.get().entries() {
         match entry {
-            MadtEntry::LocalApic(entry) if entry.flags & ENABLED != 0 => platform.apic_ids.push(u32::from(entry.apic_id)),
+            MadtEntry::LocalApic(entry) if entry.flags & ENABLED != 0 => {
+                platform.apic_ids.push(u32::from(entry.apic_id))
+            }
             MadtEntry::LocalX2Apic(entry) if entry.flags & ENABLED != 0 => platform.apic_ids.push(entry.x2apic_id),
             MadtEntry::IoApic(entry) => platform
                 .ioapics
@@ -100,11 +102,7 @@ fn read_madt(madt: &PhysicalMapping<WindowHandler, Madt>, platform: &mut Platfor
     platform.apic_ids.dedup();
 }
 
-fn read_fadt(
-    fadt: &PhysicalMapping<WindowHandler, Fadt>,
-    tables: &AcpiTables<WindowHandler>,
-    platform: &mut Platform,
-) {
+fn read_fadt(fadt: &PhysicalMapping<WindowHandler, Fadt>, tables: &AcpiTables<WindowHandler>, platform: &mut Platform) {
     let io_port = |register: acpi::address::GenericAddress| {
         (register.address_space == acpi::address::AddressSpace::SystemIo)
             .then(|| u16::try_from(register.address).ok().filter(|&port| port != 0))

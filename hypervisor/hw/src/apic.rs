@@ -56,8 +56,7 @@ pub fn init(platform: &Platform) -> Result<(), MapError> {
 }
 
 fn choose_clock(apic: &mut LocalApic) -> Clock {
-    let has_deadline =
-        raw_cpuid::CpuId::new().get_feature_info().is_some_and(|features| features.has_tsc_deadline());
+    let has_deadline = raw_cpuid::CpuId::new().get_feature_info().is_some_and(|features| features.has_tsc_deadline());
     if has_deadline {
         // SAFETY: the mode exists, by CPUID; the timer stays disarmed until a deadline is written.
         unsafe { apic.set_timer_mode(TimerMode::TscDeadline) };

@@ -122,7 +122,12 @@ pub fn take_over(info: &'static BootInfo) -> Result<Handover, BootError> {
         debug_assert!(adopted.is_ok(), "{adopted:?}");
     }
     mem::init_frames(frames);
-    Ok(Handover { rsdp: info.rsdp_addr.into_option().map(HostPhysAddr), ramdisk: ramdisk(info), usable_bytes, firmware: firmware(info) })
+    Ok(Handover {
+        rsdp: info.rsdp_addr.into_option().map(HostPhysAddr),
+        ramdisk: ramdisk(info),
+        usable_bytes,
+        firmware: firmware(info),
+    })
 }
 
 /// The boot loader keeps the firmware's own region types apart.

@@ -34,8 +34,7 @@ pub fn init() {
     let Ok(mut uart) = (unsafe { Uart16550::new_port(COM1) }) else { return };
     if uart.init(Config::default()).is_ok() {
         uart.disable_interrupts(IER::all());
-        *CONSOLE.lock() =
-            Some(Console { uart, queued: false, output: VecDeque::new(), input: VecDeque::new() });
+        *CONSOLE.lock() = Some(Console { uart, queued: false, output: VecDeque::new(), input: VecDeque::new() });
     }
 }
 

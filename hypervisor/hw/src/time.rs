@@ -38,8 +38,11 @@ pub fn tsc_frequency(platform: &Platform) -> Result<TscFrequency, UnknownFrequen
         return tsc::tsc_frequency(&cpuid_claim(), Some(&measurement));
     }
     let sample = measure_pit();
-    let measurement =
-        sample.as_ref().map(|sample| Measurement { timer: Timer::Pit, timer_hz: PIT_HZ, samples: core::slice::from_ref(sample) });
+    let measurement = sample.as_ref().map(|sample| Measurement {
+        timer: Timer::Pit,
+        timer_hz: PIT_HZ,
+        samples: core::slice::from_ref(sample),
+    });
     tsc::tsc_frequency(&cpuid_claim(), measurement.as_ref())
 }
 

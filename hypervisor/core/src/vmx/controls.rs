@@ -193,7 +193,6 @@ pub const OPTIONAL: Controls = Controls {
     secondary: SecondaryProcBased::ENABLE_VPID
         .union(SecondaryProcBased::ENABLE_RDTSCP)
         .union(SecondaryProcBased::ENABLE_INVPCID)
-        .union(SecondaryProcBased::ENABLE_XSAVES_XRSTORS)
         .union(SecondaryProcBased::WBINVD_EXITING)
         .union(SecondaryProcBased::PAUSE_LOOP_EXITING)
         .union(APIC_VIRTUALIZATION),

@@ -3,7 +3,7 @@
 //! The hypervisor is compiled soft-float and never touches these registers, so they are swapped when the CPU goes from
 //! one vCPU to another, not on every VM exit.
 
-use crate::mem::{HostFrame, Owner, OutOfFrames};
+use crate::mem::{HostFrame, OutOfFrames, Owner};
 use core::arch::asm;
 
 /// XCR0 bits that guests may use: x87, SSE, AVX.

@@ -9,11 +9,11 @@ pub(crate) mod msr;
 pub use exceptions::{TrapFrame, set_exception_hook};
 pub use fpu::FpuState;
 pub(crate) use fpu::set_xcr0;
+pub(crate) use gdt::{gdt_base, host_selectors, tss_base};
+pub(crate) use interrupts::{ERROR_VECTOR, SERIAL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR};
 pub use interrupts::{
     acknowledge, disable as disable_interrupts, handle_nmi_exit, nmi_count, unexpected_count, wait_for_interrupt,
 };
-pub(crate) use interrupts::{SERIAL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, ERROR_VECTOR};
-pub(crate) use gdt::{host_selectors, tss_base, gdt_base};
 
 use crate::mem::MapError;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
@@ -72,7 +72,9 @@ fn set_control_registers() {
     // take nothing away; OSXSAVE and MCE only make instructions and exceptions available that it handles.
     unsafe { Cr4::write(cr4) };
     let mut cr0 = Cr0::read() | Cr0Flags::WRITE_PROTECT | Cr0Flags::NUMERIC_ERROR | Cr0Flags::MONITOR_COPROCESSOR;
-    cr0.remove(Cr0Flags::TASK_SWITCHED | Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::CACHE_DISABLE | Cr0Flags::NOT_WRITE_THROUGH);
+    cr0.remove(
+        Cr0Flags::TASK_SWITCHED | Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::CACHE_DISABLE | Cr0Flags::NOT_WRITE_THROUGH,
+    );
     // SAFETY: WP makes read-only pages read-only for ring 0 too, and all the kernel's writable data is mapped writable;
     // TS and EM off allow XSAVE and XRSTOR, which is the only use of the FPU here; caching is as the firmware had it or on.
     unsafe { Cr0::write(cr0) };

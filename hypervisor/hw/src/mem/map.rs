@@ -11,9 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use lamina_core::memory::{Frame, HostPhysAddr, OutOfFrames, Owner, PAGE_SIZE};
 use thiserror::Error;
 use x86_64::registers::control::Cr3;
-use x86_64::structures::paging::{
-    Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB,
-};
+use x86_64::structures::paging::{Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB};
 use x86_64::{PhysAddr, VirtAddr};
 
 /// First linear address of what is added at run time: stacks with guard pages, device registers.

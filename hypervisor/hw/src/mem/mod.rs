@@ -6,8 +6,8 @@ mod heap;
 mod map;
 mod window;
 
-pub use frames::{Accounting, HostFrame, accounting};
 pub(crate) use frames::init_frames;
+pub use frames::{Accounting, HostFrame, accounting};
 pub use guest_ram::{GuestRam, PopulateError};
 pub(crate) use heap::init as init_heap;
 pub use heap::usage as heap_usage;

@@ -69,7 +69,8 @@ impl VmxRoot {
         for bitmap in &mut io_bitmaps {
             bitmap.fill(0xff);
         }
-        let mut msr_bitmaps = MsrBitmaps { default: HostFrame::new(Owner::HOST)?, x2apic: HostFrame::new(Owner::HOST)? };
+        let mut msr_bitmaps =
+            MsrBitmaps { default: HostFrame::new(Owner::HOST)?, x2apic: HostFrame::new(Owner::HOST)? };
         build_bitmap(msr_bitmaps.default.bytes_mut(), false);
         build_bitmap(msr_bitmaps.x2apic.bytes_mut(), true);
         switch_on(&capabilities, &vmxon_region)?;

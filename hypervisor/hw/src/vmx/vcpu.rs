@@ -234,9 +234,6 @@ impl<'a> CurrentVmcs<'a> {
                 self.set_control(field, 0);
             }
         }
-        if secondary.contains(SecondaryProcBased::ENABLE_XSAVES_XRSTORS) {
-            self.set_control(F::XssExitingBitmap, u64::MAX);
-        }
         self.set_control(F::TscOffset, 0);
         self.set_control(F::Cr0GuestHostMask, !cr0::GUEST_OWNED);
         self.set_control(F::Cr4GuestHostMask, !cr4::GUEST_OWNED);
