@@ -5,6 +5,8 @@
 
 mod chip;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 use chip::Chip;
 use spec::{

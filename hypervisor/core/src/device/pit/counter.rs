@@ -109,8 +109,14 @@ impl Counter {
     fn plan_load(&self, cycle: i64, count: i64) -> Written {
         let next_clock = Some(cycle.saturating_add(1));
         let at_once = Written { count, load_at: next_clock, phase: 0 };
+        // GATE rose since the last clock: what the next clock loads is this count.
+        if let Counting::Since(start) = self.counting
+            && start > cycle
+        {
+            return Written { load_at: Some(start), ..at_once };
+        }
         if self.mode.needs_trigger() {
-            return Written { load_at: None, ..at_once };
+            return Written { load_at: self.written.and_then(|written| written.load_at), ..at_once };
         }
         if !self.mode.is_periodic() {
             return at_once;
@@ -118,8 +124,9 @@ impl Counter {
         // "Writing a new count while counting does not affect the current counting sequence": mode 2 loads it at the end of
         // the period, mode 3 at the end of the half-cycle.
         match self.counting {
-            _ if !self.gate => Written { load_at: None, ..at_once },
-            Counting::Idle | Counting::Held(_) => at_once,
+            Counting::Idle => at_once,
+            // GATE is low: its rise will load the count, or has been and is about to.
+            Counting::Held(_) => Written { load_at: self.written.and_then(|written| written.load_at), ..at_once },
             Counting::Since(start) => {
                 let position = self.position(cycle);
                 let period_start = cycle.max(start).saturating_sub(position);
@@ -149,7 +156,7 @@ impl Counter {
             let load_at = cycle.saturating_add(1);
             if let Some(written) = &mut self.written {
                 *written = Written { load_at: Some(load_at), phase: 0, ..*written };
-            } else if self.counting != Counting::Idle || self.mode.needs_trigger() {
+            } else if self.counting != Counting::Idle {
                 self.counting = Counting::Since(load_at);
             }
         } else if let Counting::Held(elapsed) = self.counting {
@@ -161,12 +168,16 @@ impl Counter {
         if self.mode.needs_trigger() {
             return;
         }
-        if let Counting::Since(_) = self.counting {
-            self.counting = Counting::Held(self.elapsed(cycle));
+        let Counting::Since(start) = self.counting else { return };
+        self.counting = Counting::Held(self.elapsed(cycle));
+        if !self.mode.is_periodic() {
+            return;
         }
-        if self.mode.is_periodic()
-            && let Some(written) = &mut self.written
-        {
+        if start > cycle {
+            // "A trigger will be detected no matter when it occurs; a high logic level does not have to be maintained until the
+            // next rising edge of CLK."
+            self.written = Some(Written { count: self.count, load_at: Some(start), phase: 0 });
+        } else if let Some(written) = &mut self.written {
             written.load_at = None;
         }
     }
@@ -189,34 +200,40 @@ impl Counter {
 
     /// The first cycle behind `cycle` at which OUT rises, if nothing is written meanwhile. Call [`Self::settle`] before.
     pub(super) fn next_rise(&self, cycle: i64) -> Option<i64> {
-        match (self.written, self.mode) {
-            (Some(Written { load_at: None, .. }), Mode::RateGenerator | Mode::SquareWave) => None,
-            (Some(Written { count, load_at: Some(load_at), phase }), Mode::RateGenerator | Mode::SquareWave) => {
-                // The end of the running period is an edge, the first load and the middle of a square wave are none.
-                let edge_at_load = phase == 0 && matches!(self.counting, Counting::Since(start) if start < load_at);
-                let rise = if edge_at_load { load_at } else { load_at.saturating_add(count - phase) };
-                (count > 1 || edge_at_load).then_some(rise.max(cycle.saturating_add(1)))
-            }
-            (Some(Written { count, load_at: Some(load_at), .. }), mode) if self.gate => {
-                Some(load_at.saturating_add(count + Self::strobe_cycle(mode)))
-            }
-            (Some(Written { load_at: Some(_), .. }), _) => None,
-            (_, mode) => {
-                let Counting::Since(start) = self.counting else { return None };
-                if mode.is_periodic() {
-                    if self.count == 1 {
-                        return None;
-                    }
-                    let earliest = cycle.saturating_add(1).max(start.saturating_add(1));
-                    let earliest =
-                        if self.count < MIN_EDGE_CYCLES { earliest.saturating_add(MIN_EDGE_CYCLES) } else { earliest };
-                    let periods = earliest.saturating_sub(start).saturating_add(self.count - 1) / self.count;
-                    return Some(start.saturating_add(periods.saturating_mul(self.count)));
-                }
-                let rise = start.saturating_add(self.count + Self::strobe_cycle(mode));
-                (rise > cycle).then_some(rise)
-            }
+        if !self.runs() {
+            return None;
         }
+        let Some(Written { count, load_at: Some(load_at), phase }) = self.written else {
+            return self.next_rise_of_count(cycle);
+        };
+        if !self.mode.is_periodic() {
+            // A strobe of the old count ends with the load.
+            let strobes = Self::strobe_cycle(self.mode) != 0 && !self.out(cycle);
+            let terminal = load_at.saturating_add(count + Self::strobe_cycle(self.mode));
+            return Some(if strobes { load_at } else { terminal });
+        }
+        // The end of the running period is an edge, the first load and the middle of a square wave are none.
+        let edge_at_load = phase == 0 && matches!(self.counting, Counting::Since(start) if start < load_at);
+        let rise = if edge_at_load { load_at } else { load_at.saturating_add(count - phase) };
+        (count > 1 || edge_at_load).then_some(rise.max(cycle.saturating_add(1)))
+    }
+
+    /// [`Self::next_rise`] as long as no new count is loaded.
+    fn next_rise_of_count(&self, cycle: i64) -> Option<i64> {
+        let Counting::Since(start) = self.counting else { return None };
+        if !self.mode.is_periodic() {
+            let rise = start.saturating_add(self.count + Self::strobe_cycle(self.mode));
+            return (rise > cycle).then_some(rise);
+        }
+        if self.count == 1 {
+            return None;
+        }
+        let mut earliest = cycle.max(start).saturating_add(1);
+        if self.count < MIN_EDGE_CYCLES {
+            earliest = earliest.saturating_add(MIN_EDGE_CYCLES);
+        }
+        let periods = earliest.saturating_sub(start).saturating_add(self.count - 1) / self.count;
+        Some(start.saturating_add(periods.saturating_mul(self.count)))
     }
 
     /// The modes that strobe have OUT low during the terminal count, so it rises one cycle later.

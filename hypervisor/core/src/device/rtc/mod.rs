@@ -6,6 +6,8 @@
 mod calendar;
 mod host;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use host::read_clock;
 

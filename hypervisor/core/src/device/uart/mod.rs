@@ -7,6 +7,8 @@
 
 mod fifo;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
