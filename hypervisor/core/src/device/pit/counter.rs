@@ -1,7 +1,8 @@
 //! One counter of the 8254: its six modes as functions of the oscillator's cycle.
 //!
 //! Nothing counts here. A counter remembers the cycle at which its count was loaded; value, OUT pin and the next rising edge of
-//! OUT follow from the cycle that is asked about (8254 datasheet, "Mode Definitions").
+//! OUT follow from the cycle that is asked about (8254 datasheet, "Mode Definitions"). Cycles are signed, because a period can have
+//! begun before cycle 0. They stay far below 2^63 (a quarter of a million years), so sums wrap instead of being checked.
 
 use super::spec::*;
 
@@ -79,7 +80,7 @@ impl Counter {
             self.written = None;
             self.count = count;
             self.counting =
-                if self.runs() { Counting::Since(load_at.saturating_sub(phase)) } else { Counting::Held(phase) };
+                if self.runs() { Counting::Since(load_at.wrapping_sub(phase)) } else { Counting::Held(phase) };
         }
     }
 
@@ -107,7 +108,7 @@ impl Counter {
 
     /// When and where in its period a new count takes effect.
     fn plan_load(&self, cycle: i64, count: i64) -> Written {
-        let next_clock = Some(cycle.saturating_add(1));
+        let next_clock = Some(cycle.wrapping_add(1));
         let at_once = Written { count, load_at: next_clock, phase: 0 };
         // GATE rose since the last clock: what the next clock loads is this count.
         if let Counting::Since(start) = self.counting
@@ -129,12 +130,12 @@ impl Counter {
             Counting::Held(_) => Written { load_at: self.written.and_then(|written| written.load_at), ..at_once },
             Counting::Since(start) => {
                 let position = self.position(cycle);
-                let period_start = cycle.max(start).saturating_sub(position);
+                let period_start = cycle.max(start).wrapping_sub(position);
                 if self.mode == Mode::SquareWave && position < self.high_half(self.count) {
-                    let load_at = period_start.saturating_add(self.high_half(self.count));
+                    let load_at = period_start.wrapping_add(self.high_half(self.count));
                     Written { count, load_at: Some(load_at), phase: self.high_half(count) }
                 } else {
-                    Written { count, load_at: Some(period_start.saturating_add(self.count)), phase: 0 }
+                    Written { count, load_at: Some(period_start.wrapping_add(self.count)), phase: 0 }
                 }
             }
         }
@@ -153,14 +154,14 @@ impl Counter {
     fn gate_rises(&mut self, cycle: i64) {
         if self.mode.is_periodic() || self.mode.needs_trigger() {
             // A trigger: load (or reload) on the next clock.
-            let load_at = cycle.saturating_add(1);
+            let load_at = cycle.wrapping_add(1);
             if let Some(written) = &mut self.written {
                 *written = Written { load_at: Some(load_at), phase: 0, ..*written };
             } else if self.counting != Counting::Idle {
                 self.counting = Counting::Since(load_at);
             }
         } else if let Counting::Held(elapsed) = self.counting {
-            self.counting = Counting::Since(cycle.saturating_sub(elapsed));
+            self.counting = Counting::Since(cycle.wrapping_sub(elapsed));
         }
     }
 
@@ -209,31 +210,31 @@ impl Counter {
         if !self.mode.is_periodic() {
             // A strobe of the old count ends with the load.
             let strobes = Self::strobe_cycle(self.mode) != 0 && !self.out(cycle);
-            let terminal = load_at.saturating_add(count + Self::strobe_cycle(self.mode));
+            let terminal = load_at.wrapping_add(count + Self::strobe_cycle(self.mode));
             return Some(if strobes { load_at } else { terminal });
         }
         // The end of the running period is an edge, the first load and the middle of a square wave are none.
         let edge_at_load = phase == 0 && matches!(self.counting, Counting::Since(start) if start < load_at);
-        let rise = if edge_at_load { load_at } else { load_at.saturating_add(count - phase) };
-        (count > 1 || edge_at_load).then_some(rise.max(cycle.saturating_add(1)))
+        let rise = if edge_at_load { load_at } else { load_at.wrapping_add(count - phase) };
+        (count > 1 || edge_at_load).then_some(rise.max(cycle.wrapping_add(1)))
     }
 
     /// [`Self::next_rise`] as long as no new count is loaded.
     fn next_rise_of_count(&self, cycle: i64) -> Option<i64> {
         let Counting::Since(start) = self.counting else { return None };
         if !self.mode.is_periodic() {
-            let rise = start.saturating_add(self.count + Self::strobe_cycle(self.mode));
+            let rise = start.wrapping_add(self.count + Self::strobe_cycle(self.mode));
             return (rise > cycle).then_some(rise);
         }
         if self.count == 1 {
             return None;
         }
-        let mut earliest = cycle.max(start).saturating_add(1);
+        let mut earliest = cycle.max(start).wrapping_add(1);
         if self.count < MIN_EDGE_CYCLES {
-            earliest = earliest.saturating_add(MIN_EDGE_CYCLES);
+            earliest = earliest.wrapping_add(MIN_EDGE_CYCLES);
         }
-        let periods = earliest.saturating_sub(start).saturating_add(self.count - 1) / self.count;
-        Some(start.saturating_add(periods.saturating_mul(self.count)))
+        let periods = earliest.wrapping_sub(start).wrapping_add(self.count - 1) / self.count;
+        Some(start.wrapping_add(periods.wrapping_mul(self.count)))
     }
 
     /// The modes that strobe have OUT low during the terminal count, so it rises one cycle later.
@@ -302,7 +303,7 @@ impl Counter {
                 (self.count & !1) - 2 * in_half
             }
             // Counts on through 0 ("wraps around to the highest count").
-            _ => self.count.saturating_sub(self.elapsed(cycle)),
+            _ => self.count.wrapping_sub(self.elapsed(cycle)),
         };
         self.encode(value)
     }
@@ -311,7 +312,7 @@ impl Counter {
     fn elapsed(&self, cycle: i64) -> i64 {
         match self.counting {
             Counting::Idle => 0,
-            Counting::Since(start) => cycle.saturating_sub(start).max(0),
+            Counting::Since(start) => cycle.wrapping_sub(start).max(0),
             Counting::Held(elapsed) => elapsed,
         }
     }
@@ -345,13 +346,18 @@ impl Counter {
 
     /// A count as the port shows it, modulo the counter's range.
     fn encode(&self, value: i64) -> u16 {
-        let value = value.rem_euclid(self.modulus());
-        let shown = if self.bcd {
-            ((value / 1000 % 10) << 12) | ((value / 100 % 10) << 8) | ((value / 10 % 10) << 4) | (value % 10)
-        } else {
-            value
-        };
-        u16::try_from(shown).unwrap_or(0)
+        if self.bcd {
+            return Self::encode_bcd(value);
+        }
+        let [low, high, ..] = value.to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
+    #[cold]
+    fn encode_bcd(value: i64) -> u16 {
+        let value = value.rem_euclid(10_000);
+        let digits = ((value / 1000) << 12) | ((value / 100 % 10) << 8) | ((value / 10 % 10) << 4) | (value % 10);
+        u16::try_from(digits).unwrap_or(0)
     }
 
     const fn modulus(&self) -> i64 {
