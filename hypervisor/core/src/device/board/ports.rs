@@ -78,18 +78,42 @@ impl Board {
         result
     }
 
+    /// The devices that a running guest uses all the time; the others are behind a call, so that this stays short.
     fn read_byte(&mut self, port: u16) -> Option<u8> {
-        let now = self.now;
         Some(match port {
+            COUNTER_0..=CONTROL | PORT_B => self.pit.read(port, self.now),
+            MASTER_COMMAND | MASTER_DATA | SLAVE_COMMAND | SLAVE_DATA => self.pics.read(port),
             COM1..=COM1_END => {
                 let value = self.uart.read(port - COM1);
                 self.update_uart_line();
                 value
             }
-            MASTER_COMMAND | MASTER_DATA | SLAVE_COMMAND | SLAVE_DATA | ELCR_MASTER | ELCR_SLAVE => {
-                self.pics.read(port)
+            _ => return self.read_rare_byte(port),
+        })
+    }
+
+    /// See [`Self::read_byte`].
+    fn write_byte(&mut self, port: u16, value: u8) -> PortWrite {
+        match port {
+            COUNTER_0..=CONTROL | PORT_B => {
+                self.pit.write(port, value, self.now);
+                self.update_pit_line();
             }
-            COUNTER_0..=CONTROL | PORT_B => self.pit.read(port, now),
+            MASTER_COMMAND | MASTER_DATA | SLAVE_COMMAND | SLAVE_DATA => self.pics.write(port, value),
+            COM1..=COM1_END => {
+                self.uart.write(port - COM1, value);
+                self.update_uart_line();
+            }
+            _ => return self.write_rare_byte(port, value),
+        }
+        PortWrite::Done
+    }
+
+    #[inline(never)]
+    fn read_rare_byte(&mut self, port: u16) -> Option<u8> {
+        let now = self.now;
+        Some(match port {
+            ELCR_MASTER | ELCR_SLAVE => self.pics.read(port),
             INDEX_PORT | DATA_PORT => {
                 let value = self.rtc.read(port, now);
                 self.update_rtc_line();
@@ -109,20 +133,11 @@ impl Board {
         })
     }
 
-    fn write_byte(&mut self, port: u16, value: u8) -> PortWrite {
+    #[inline(never)]
+    fn write_rare_byte(&mut self, port: u16, value: u8) -> PortWrite {
         let now = self.now;
         match port {
-            COM1..=COM1_END => {
-                self.uart.write(port - COM1, value);
-                self.update_uart_line();
-            }
-            MASTER_COMMAND | MASTER_DATA | SLAVE_COMMAND | SLAVE_DATA | ELCR_MASTER | ELCR_SLAVE => {
-                self.pics.write(port, value);
-            }
-            COUNTER_0..=CONTROL | PORT_B => {
-                self.pit.write(port, value, now);
-                self.update_pit_line();
-            }
+            ELCR_MASTER | ELCR_SLAVE => self.pics.write(port, value),
             INDEX_PORT | DATA_PORT => {
                 self.rtc.write(port, value, now);
                 self.update_rtc_line();

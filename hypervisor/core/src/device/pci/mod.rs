@@ -3,6 +3,8 @@
 //! [`PciHost`] is configuration mechanism #1. A function that is not there reads all-ones (the host bridge's master abort).
 
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 use spec::*;
 

@@ -76,6 +76,12 @@ impl Chip {
         (self.edges & !level_triggered) | (self.lines & level_triggered)
     }
 
+    /// The interrupt mask register.
+    #[cfg(test)]
+    pub(super) const fn mask(&self) -> u8 {
+        self.imr
+    }
+
     /// The vector of `level`.
     pub(super) const fn vector(&self, level: u8) -> u8 {
         self.vector_base | level

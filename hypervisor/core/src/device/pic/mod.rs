@@ -5,6 +5,8 @@
 
 mod chip;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 use chip::Chip;
 use spec::{
@@ -84,11 +86,12 @@ impl PicPair {
     /// A write to one of the pair's ports (see [`spec`]). Writes to other ports do nothing.
     pub fn write(&mut self, port: u16, value: u8) {
         match port {
-            MASTER_COMMAND => self.master.write_command(value),
-            MASTER_DATA => self.master.write_data(value),
+            // The master's state does not change the slave's INT.
+            MASTER_COMMAND => return self.master.write_command(value),
+            MASTER_DATA => return self.master.write_data(value),
             SLAVE_COMMAND => self.slave.write_command(value),
             SLAVE_DATA => self.slave.write_data(value),
-            ELCR_MASTER => self.master.set_elcr(value & ELCR_MASTER_WRITABLE),
+            ELCR_MASTER => return self.master.set_elcr(value & ELCR_MASTER_WRITABLE),
             ELCR_SLAVE => self.slave.set_elcr(value & ELCR_SLAVE_WRITABLE),
             _ => return,
         }

@@ -1,7 +1,8 @@
 //! One counter of the 8254: its six modes as functions of the oscillator's cycle.
 //!
 //! Nothing counts here. A counter remembers the cycle at which its count was loaded; value, OUT pin and the next rising edge of
-//! OUT follow from the cycle that is asked about (8254 datasheet, "Mode Definitions").
+//! OUT follow from the cycle that is asked about (8254 datasheet, "Mode Definitions"). Cycles are signed, because a period can have
+//! begun before cycle 0. They stay far below 2^63 (a quarter of a million years), so sums wrap instead of being checked.
 
 use super::spec::*;
 
@@ -79,7 +80,7 @@ impl Counter {
             self.written = None;
             self.count = count;
             self.counting =
-                if self.runs() { Counting::Since(load_at.saturating_sub(phase)) } else { Counting::Held(phase) };
+                if self.runs() { Counting::Since(load_at.wrapping_sub(phase)) } else { Counting::Held(phase) };
         }
     }
 
@@ -107,10 +108,16 @@ impl Counter {
 
     /// When and where in its period a new count takes effect.
     fn plan_load(&self, cycle: i64, count: i64) -> Written {
-        let next_clock = Some(cycle.saturating_add(1));
+        let next_clock = Some(cycle.wrapping_add(1));
         let at_once = Written { count, load_at: next_clock, phase: 0 };
+        // GATE rose since the last clock: what the next clock loads is this count.
+        if let Counting::Since(start) = self.counting
+            && start > cycle
+        {
+            return Written { load_at: Some(start), ..at_once };
+        }
         if self.mode.needs_trigger() {
-            return Written { load_at: None, ..at_once };
+            return Written { load_at: self.written.and_then(|written| written.load_at), ..at_once };
         }
         if !self.mode.is_periodic() {
             return at_once;
@@ -118,16 +125,17 @@ impl Counter {
         // "Writing a new count while counting does not affect the current counting sequence": mode 2 loads it at the end of
         // the period, mode 3 at the end of the half-cycle.
         match self.counting {
-            _ if !self.gate => Written { load_at: None, ..at_once },
-            Counting::Idle | Counting::Held(_) => at_once,
+            Counting::Idle => at_once,
+            // GATE is low: its rise will load the count, or has been and is about to.
+            Counting::Held(_) => Written { load_at: self.written.and_then(|written| written.load_at), ..at_once },
             Counting::Since(start) => {
                 let position = self.position(cycle);
-                let period_start = cycle.max(start).saturating_sub(position);
+                let period_start = cycle.max(start).wrapping_sub(position);
                 if self.mode == Mode::SquareWave && position < self.high_half(self.count) {
-                    let load_at = period_start.saturating_add(self.high_half(self.count));
+                    let load_at = period_start.wrapping_add(self.high_half(self.count));
                     Written { count, load_at: Some(load_at), phase: self.high_half(count) }
                 } else {
-                    Written { count, load_at: Some(period_start.saturating_add(self.count)), phase: 0 }
+                    Written { count, load_at: Some(period_start.wrapping_add(self.count)), phase: 0 }
                 }
             }
         }
@@ -146,14 +154,14 @@ impl Counter {
     fn gate_rises(&mut self, cycle: i64) {
         if self.mode.is_periodic() || self.mode.needs_trigger() {
             // A trigger: load (or reload) on the next clock.
-            let load_at = cycle.saturating_add(1);
+            let load_at = cycle.wrapping_add(1);
             if let Some(written) = &mut self.written {
                 *written = Written { load_at: Some(load_at), phase: 0, ..*written };
-            } else if self.counting != Counting::Idle || self.mode.needs_trigger() {
+            } else if self.counting != Counting::Idle {
                 self.counting = Counting::Since(load_at);
             }
         } else if let Counting::Held(elapsed) = self.counting {
-            self.counting = Counting::Since(cycle.saturating_sub(elapsed));
+            self.counting = Counting::Since(cycle.wrapping_sub(elapsed));
         }
     }
 
@@ -161,12 +169,16 @@ impl Counter {
         if self.mode.needs_trigger() {
             return;
         }
-        if let Counting::Since(_) = self.counting {
-            self.counting = Counting::Held(self.elapsed(cycle));
+        let Counting::Since(start) = self.counting else { return };
+        self.counting = Counting::Held(self.elapsed(cycle));
+        if !self.mode.is_periodic() {
+            return;
         }
-        if self.mode.is_periodic()
-            && let Some(written) = &mut self.written
-        {
+        if start > cycle {
+            // "A trigger will be detected no matter when it occurs; a high logic level does not have to be maintained until the
+            // next rising edge of CLK."
+            self.written = Some(Written { count: self.count, load_at: Some(start), phase: 0 });
+        } else if let Some(written) = &mut self.written {
             written.load_at = None;
         }
     }
@@ -189,34 +201,40 @@ impl Counter {
 
     /// The first cycle behind `cycle` at which OUT rises, if nothing is written meanwhile. Call [`Self::settle`] before.
     pub(super) fn next_rise(&self, cycle: i64) -> Option<i64> {
-        match (self.written, self.mode) {
-            (Some(Written { load_at: None, .. }), Mode::RateGenerator | Mode::SquareWave) => None,
-            (Some(Written { count, load_at: Some(load_at), phase }), Mode::RateGenerator | Mode::SquareWave) => {
-                // The end of the running period is an edge, the first load and the middle of a square wave are none.
-                let edge_at_load = phase == 0 && matches!(self.counting, Counting::Since(start) if start < load_at);
-                let rise = if edge_at_load { load_at } else { load_at.saturating_add(count - phase) };
-                (count > 1 || edge_at_load).then_some(rise.max(cycle.saturating_add(1)))
-            }
-            (Some(Written { count, load_at: Some(load_at), .. }), mode) if self.gate => {
-                Some(load_at.saturating_add(count + Self::strobe_cycle(mode)))
-            }
-            (Some(Written { load_at: Some(_), .. }), _) => None,
-            (_, mode) => {
-                let Counting::Since(start) = self.counting else { return None };
-                if mode.is_periodic() {
-                    if self.count == 1 {
-                        return None;
-                    }
-                    let earliest = cycle.saturating_add(1).max(start.saturating_add(1));
-                    let earliest =
-                        if self.count < MIN_EDGE_CYCLES { earliest.saturating_add(MIN_EDGE_CYCLES) } else { earliest };
-                    let periods = earliest.saturating_sub(start).saturating_add(self.count - 1) / self.count;
-                    return Some(start.saturating_add(periods.saturating_mul(self.count)));
-                }
-                let rise = start.saturating_add(self.count + Self::strobe_cycle(mode));
-                (rise > cycle).then_some(rise)
-            }
+        if !self.runs() {
+            return None;
         }
+        let Some(Written { count, load_at: Some(load_at), phase }) = self.written else {
+            return self.next_rise_of_count(cycle);
+        };
+        if !self.mode.is_periodic() {
+            // A strobe of the old count ends with the load.
+            let strobes = Self::strobe_cycle(self.mode) != 0 && !self.out(cycle);
+            let terminal = load_at.wrapping_add(count + Self::strobe_cycle(self.mode));
+            return Some(if strobes { load_at } else { terminal });
+        }
+        // The end of the running period is an edge, the first load and the middle of a square wave are none.
+        let edge_at_load = phase == 0 && matches!(self.counting, Counting::Since(start) if start < load_at);
+        let rise = if edge_at_load { load_at } else { load_at.wrapping_add(count - phase) };
+        (count > 1 || edge_at_load).then_some(rise.max(cycle.wrapping_add(1)))
+    }
+
+    /// [`Self::next_rise`] as long as no new count is loaded.
+    fn next_rise_of_count(&self, cycle: i64) -> Option<i64> {
+        let Counting::Since(start) = self.counting else { return None };
+        if !self.mode.is_periodic() {
+            let rise = start.wrapping_add(self.count + Self::strobe_cycle(self.mode));
+            return (rise > cycle).then_some(rise);
+        }
+        if self.count == 1 {
+            return None;
+        }
+        let mut earliest = cycle.max(start).wrapping_add(1);
+        if self.count < MIN_EDGE_CYCLES {
+            earliest = earliest.wrapping_add(MIN_EDGE_CYCLES);
+        }
+        let periods = earliest.wrapping_sub(start).wrapping_add(self.count - 1) / self.count;
+        Some(start.wrapping_add(periods.wrapping_mul(self.count)))
     }
 
     /// The modes that strobe have OUT low during the terminal count, so it rises one cycle later.
@@ -285,7 +303,7 @@ impl Counter {
                 (self.count & !1) - 2 * in_half
             }
             // Counts on through 0 ("wraps around to the highest count").
-            _ => self.count.saturating_sub(self.elapsed(cycle)),
+            _ => self.count.wrapping_sub(self.elapsed(cycle)),
         };
         self.encode(value)
     }
@@ -294,7 +312,7 @@ impl Counter {
     fn elapsed(&self, cycle: i64) -> i64 {
         match self.counting {
             Counting::Idle => 0,
-            Counting::Since(start) => cycle.saturating_sub(start).max(0),
+            Counting::Since(start) => cycle.wrapping_sub(start).max(0),
             Counting::Held(elapsed) => elapsed,
         }
     }
@@ -328,13 +346,18 @@ impl Counter {
 
     /// A count as the port shows it, modulo the counter's range.
     fn encode(&self, value: i64) -> u16 {
-        let value = value.rem_euclid(self.modulus());
-        let shown = if self.bcd {
-            ((value / 1000 % 10) << 12) | ((value / 100 % 10) << 8) | ((value / 10 % 10) << 4) | (value % 10)
-        } else {
-            value
-        };
-        u16::try_from(shown).unwrap_or(0)
+        if self.bcd {
+            return Self::encode_bcd(value);
+        }
+        let [low, high, ..] = value.to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
+    #[cold]
+    fn encode_bcd(value: i64) -> u16 {
+        let value = value.rem_euclid(10_000);
+        let digits = ((value / 1000) << 12) | ((value / 100 % 10) << 8) | ((value / 10 % 10) << 4) | (value % 10);
+        u16::try_from(digits).unwrap_or(0)
     }
 
     const fn modulus(&self) -> i64 {

@@ -6,6 +6,8 @@
 
 mod counter;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 use super::oscillator::Oscillator;
 use crate::time::TickClock;
@@ -141,7 +143,8 @@ impl Pit {
         if counter_2.out(cycle) {
             value |= PORT_B_OUT_2;
         }
-        if cycle.unsigned_abs() / REFRESH_CYCLES % 2 != 0 {
+        let refreshes = cycle.unsigned_abs() / REFRESH_CYCLES;
+        if refreshes & 1 != 0 {
             value |= PORT_B_REFRESH;
         }
         value

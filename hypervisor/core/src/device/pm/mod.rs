@@ -3,6 +3,8 @@
 //! [`AcpiPm`] is the device at ports 600h to 60Bh; its interrupt is the SCI (IRQ 9, level, active high).
 
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 use super::oscillator::Oscillator;
 use crate::time::TickClock;

@@ -1,11 +1,16 @@
 //! The MC146818 real-time clock with its battery-backed memory ("CMOS").
 //!
-//! [`Rtc`] is the device at ports 70h and 71h; its interrupt is IRQ 8. `calendar` is the date arithmetic, `spec` the registers.
-//! The time is not counted: it is the crystal's whole seconds plus an offset, and setting the clock changes the offset.
+//! [`Rtc`] is the device at ports 70h and 71h; its interrupt is IRQ 8. `calendar` is the date arithmetic, `interrupts` the flags
+//! and alarms, `memory` what firmware leaves in the memory, `spec` the registers; `host` reads the machine's own clock. The time
+//! is not counted: it is the crystal's whole seconds plus an offset, and setting the clock changes the offset.
 
 mod calendar;
 mod host;
+mod interrupts;
+mod memory;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use host::read_clock;
 
@@ -40,8 +45,7 @@ pub struct Rtc {
 }
 
 impl Rtc {
-    /// A clock that shows `unix_s` at guest tick 0, in a machine of `ram_len_bytes` of memory of which the part from 3 GiB on
-    /// lies above 4 GiB.
+    /// A clock that shows `unix_s` at guest tick 0, in a machine with so much memory below and above 4 GiB.
     #[must_use]
     pub fn new(clock: TickClock, unix_s: u64, low_ram_len_bytes: u64, high_ram_len_bytes: u64) -> Self {
         let mut rtc = Self {
@@ -259,88 +263,6 @@ impl Rtc {
         Calendar::from_unix(self.unix_s(chain))
     }
 
-    /// Sets the flags of all that happened since the last time.
-    fn update_flags(&mut self, chain: u64) {
-        let since = self.flags_until;
-        if chain <= since || self.divider_is_reset() {
-            return;
-        }
-        self.flags_until = chain;
-        if let Some(period) = periodic_cycles(self.register_a)
-            && chain / period != since / period
-        {
-            self.register_c |= RegisterC::PERIODIC;
-        }
-        if self.halted.is_none() && chain / CRYSTAL_HZ != since / CRYSTAL_HZ {
-            self.register_c |= RegisterC::UPDATE;
-            let now_s = self.unix_s(chain);
-            if self.next_alarm_s.is_some_and(|alarm_s| alarm_s <= now_s) {
-                self.register_c |= RegisterC::ALARM;
-                self.next_alarm_s = self.find_alarm(now_s);
-            }
-        }
-        self.update_interrupt();
-    }
-
-    /// "IRQF = PF and PIE, or AF and AIE, or UF and UIE": the flags and their enables have the same bits.
-    fn update_interrupt(&mut self) {
-        let flags = RegisterC::UPDATE | RegisterC::ALARM | RegisterC::PERIODIC;
-        let requests = self.register_c.bits() & self.register_b.bits() & flags.bits();
-        self.register_c.set(RegisterC::INTERRUPT, requests != 0);
-    }
-
-    /// The next interrupt. While IRQF is set there is none: the line rises again only after register C was read.
-    fn update_deadline(&mut self, chain: u64) {
-        let mut next = u64::MAX;
-        if !self.irq_level() && !self.divider_is_reset() {
-            if self.register_b.contains(RegisterB::PERIODIC_INTERRUPT)
-                && let Some(period) = periodic_cycles(self.register_a)
-            {
-                next = (chain / period + 1) * period;
-            }
-            if self.halted.is_none() {
-                let second = chain / CRYSTAL_HZ;
-                if self.register_b.contains(RegisterB::UPDATE_INTERRUPT) {
-                    next = next.min((second + 1) * CRYSTAL_HZ);
-                }
-                if self.register_b.contains(RegisterB::ALARM_INTERRUPT)
-                    && let Some(alarm_s) = self.next_alarm_s
-                {
-                    let seconds_ahead = alarm_s.saturating_sub(self.unix_s(chain)).max(1);
-                    next = next.min((second + seconds_ahead) * CRYSTAL_HZ);
-                }
-            }
-        }
-        self.deadline = match next {
-            u64::MAX => u64::MAX,
-            chain_cycle => self.crystal.tick_of(chain_cycle.wrapping_add(self.divider_start)),
-        };
-    }
-
-    /// The first second behind `after_s` that matches the alarm; `None` if no second of a day does. At most 24 + 60 + 60 steps:
-    /// hours, then minutes, then seconds that do not match are skipped as a whole.
-    fn find_alarm(&self, after_s: u64) -> Option<u64> {
-        let [second, minute, hour] = self.alarm;
-        let matches =
-            |alarm: u8, index: u8, time: &Calendar| alarm >= ALARM_DONT_CARE || alarm == self.show(index, time);
-        let mut at_s = after_s.checked_add(1)?;
-        let end_s = after_s.checked_add(86_400)?;
-        while at_s <= end_s {
-            let time = Calendar::from_unix(at_s);
-            let step = if !matches(hour, HOURS, &time) {
-                3600
-            } else if !matches(minute, MINUTES, &time) {
-                60
-            } else if !matches(second, SECONDS, &time) {
-                1
-            } else {
-                return Some(at_s);
-            };
-            at_s = at_s.checked_add(step - at_s % step)?;
-        }
-        None
-    }
-
     /// A field of the time as its register shows it.
     fn show(&self, index: u8, time: &Calendar) -> u8 {
         match index {
@@ -384,33 +306,6 @@ impl Rtc {
     const fn decode(&self, value: u8) -> u8 {
         if self.register_b.contains(RegisterB::BINARY) { value } else { from_bcd(value) }
     }
-
-    /// What firmware would leave in the memory: no drives, a coprocessor, the sizes of the memory, and the checksum.
-    fn describe_memory(&mut self, low_ram_len_bytes: u64, high_ram_len_bytes: u64) {
-        let base_kib = (low_ram_len_bytes >> 10).min(640);
-        let extended_kib = low_ram_len_bytes.saturating_sub(1 << 20) >> 10;
-        let above_16m = low_ram_len_bytes.saturating_sub(16 << 20) >> 16;
-        self.put_bytes(EQUIPMENT, &[EQUIPMENT_COPROCESSOR]);
-        self.put_bytes(BASE_MEMORY, &saturate_u16(base_kib).to_le_bytes());
-        self.put_bytes(EXTENDED_MEMORY, &saturate_u16(extended_kib).to_le_bytes());
-        self.put_bytes(EXTENDED_MEMORY_FOUND, &saturate_u16(extended_kib).to_le_bytes());
-        self.put_bytes(MEMORY_ABOVE_16M, &saturate_u16(above_16m).to_le_bytes());
-        let [low, middle, high, ..] = (high_ram_len_bytes >> 16).min(0xff_ffff).to_le_bytes();
-        self.put_bytes(MEMORY_ABOVE_4G, &[low, middle, high]);
-        let sum = self
-            .memory
-            .get(CHECKSUM_RANGE)
-            .unwrap_or_default()
-            .iter()
-            .fold(0u16, |sum, &byte| sum.wrapping_add(byte.into()));
-        self.put_bytes(CHECKSUM, &sum.to_be_bytes());
-    }
-
-    fn put_bytes(&mut self, index: u8, bytes: &[u8]) {
-        for (slot, &byte) in self.memory.iter_mut().skip(usize::from(index)).zip(bytes) {
-            *slot = byte;
-        }
-    }
 }
 
 const fn to_bcd(value: u8) -> u8 {
@@ -419,8 +314,4 @@ const fn to_bcd(value: u8) -> u8 {
 
 const fn from_bcd(value: u8) -> u8 {
     (value >> 4) * 10 + (value & 0xf)
-}
-
-fn saturate_u16(value: u64) -> u16 {
-    u16::try_from(value).unwrap_or(u16::MAX)
 }

@@ -7,6 +7,8 @@
 
 mod fifo;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -112,21 +114,28 @@ impl Uart {
             self.holding_interrupt = true;
             changed = true;
         }
-        if self.receiver.is_empty() && !self.backlog.is_empty() && self.listens() {
-            let room = if self.fifos_enabled { FIFO_LEN } else { 1 };
-            for byte in self.backlog.drain(..room.min(self.backlog.len())) {
-                changed |= self.receiver.push(byte);
-            }
-            if self.backlog.is_empty() {
-                // An idle VM keeps no buffer of the size of its largest paste.
-                self.backlog = VecDeque::new();
-            }
+        if !self.backlog.is_empty() && self.receiver.is_empty() && self.listens() {
+            self.refill();
+            changed = true;
         }
         if self.fifos_enabled && !self.timeout && !self.receiver.is_empty() {
             self.timeout = true;
             changed = true;
         }
         changed
+    }
+
+    /// Moves as much of the backlog into the receiver as it holds.
+    #[cold]
+    fn refill(&mut self) {
+        let room = if self.fifos_enabled { FIFO_LEN } else { 1 };
+        for byte in self.backlog.drain(..room.min(self.backlog.len())) {
+            self.receiver.push(byte);
+        }
+        if self.backlog.is_empty() {
+            // An idle VM keeps no buffer of the size of its largest paste.
+            self.backlog = VecDeque::new();
+        }
     }
 
     /// A read of register `offset` (0 to 7).
