@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use core::sync::atomic::{AtomicBool, Ordering};
 use lamina_core::ring::ByteRing;
+use lamina_core::time::TickClock;
 use lamina_hw::{serial, time};
 use log::{LevelFilter, Log, Metadata, Record};
 use spin::{Mutex, Once};
@@ -18,8 +19,8 @@ const PENDING_BYTES: usize = 16 * 1024;
 
 struct Logger {
     ring: Once<Mutex<ByteRing>>,
-    /// (TSC at boot, TSC ticks per microsecond), once the TSC's frequency is known.
-    clock: Once<(u64, u64)>,
+    /// The TSC at boot, and its clock, once its frequency is known.
+    clock: Once<(u64, TickClock)>,
     pending: Mutex<String>,
     deferred: AtomicBool,
 }
@@ -41,7 +42,7 @@ pub(crate) fn init() {
 
 /// From here on, log lines carry the time since `boot_tsc`.
 pub(crate) fn set_clock(boot_tsc: u64, tsc_hz: u64) {
-    LOGGER.clock.call_once(|| (boot_tsc, (tsc_hz / 1_000_000).max(1)));
+    LOGGER.clock.call_once(|| (boot_tsc, TickClock::new(tsc_hz)));
 }
 
 /// From here on, lines wait for [`take_pending`].
@@ -84,8 +85,7 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let (boot, ticks_per_us) = self.clock.get().copied().unwrap_or((time::now(), 1));
-        let us = (time::now() - boot) / ticks_per_us;
+        let us = self.clock.get().map_or(0, |(boot, clock)| clock.ticks_to_periods(time::now() - boot, 1_000_000));
         let (seconds, us) = (us / 1_000_000, us % 1_000_000);
         let line = format!("[{seconds:5}.{us:06}] {:5} {}", record.level(), record.args());
         if let Some(ring) = self.ring.get() {

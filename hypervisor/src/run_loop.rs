@@ -21,6 +21,7 @@ pub(crate) struct CpuFigures {
 pub(crate) fn run(mut vmm: Vmm, mut console: ConsoleTask) -> ! {
     let mut figures = CpuFigures::default();
     loop {
+        cpu::take_pending_interrupts();
         console.turn(&mut vmm, &figures);
         end_if_asked(&vmm);
         wake_due(&mut vmm);

@@ -70,6 +70,15 @@ pub fn wait_for_interrupt() {
     x86_64::instructions::interrupts::disable();
 }
 
+/// Takes the interrupts that are pending, and returns with interrupts off. The run loop does so between two turns of guests:
+/// an interrupt that came while the hypervisor itself ran need not wait for the next VM exit.
+pub fn take_pending_interrupts() {
+    x86_64::instructions::interrupts::enable();
+    // The first instruction after STI still runs with interrupts blocked ("STI").
+    x86_64::instructions::nop();
+    x86_64::instructions::interrupts::disable();
+}
+
 /// Moves the two 8259As away from the exception vectors and masks them: the hypervisor uses the IOAPIC.
 pub(super) fn mask_pic() {
     const PIC1: u16 = 0x20;

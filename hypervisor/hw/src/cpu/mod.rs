@@ -12,7 +12,8 @@ pub(crate) use fpu::set_xcr0;
 pub(crate) use gdt::{gdt_base, host_selectors, tss_base};
 pub(crate) use interrupts::{ERROR_VECTOR, SERIAL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR};
 pub use interrupts::{
-    acknowledge, disable as disable_interrupts, handle_nmi_exit, nmi_count, unexpected_count, wait_for_interrupt,
+    acknowledge, disable as disable_interrupts, handle_nmi_exit, nmi_count, take_pending_interrupts, unexpected_count,
+    wait_for_interrupt,
 };
 
 use crate::mem::MapError;

@@ -31,6 +31,11 @@ const SWAPPED_MSRS: [u32; 6] = [STAR, LSTAR, CSTAR, FMASK, KERNEL_GS_BASE, TSC_A
 
 const _: () = assert!(cr4::GUEST_OWNED & (cr4::MCE | cr4::VMXE) == 0, "machine checks and VMX stay the host's");
 
+/// PAUSEs at most this many TSC ticks apart are one loop, and a loop that lasts longer than the window exits: it spins on a
+/// lock whose holder may need this CPU (SDM volume 3, "Controls for PAUSE-Loop Exiting").
+const PAUSE_LOOP_GAP_TICKS: u64 = 128;
+const PAUSE_LOOP_WINDOW_TICKS: u64 = 4096;
+
 /// A failed VM entry: the guest did not run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryFailure {
@@ -233,6 +238,10 @@ impl<'a> CurrentVmcs<'a> {
             for field in [F::EoiExitBitmap0, F::EoiExitBitmap1, F::EoiExitBitmap2, F::EoiExitBitmap3] {
                 self.set_control(field, 0);
             }
+        }
+        if secondary.contains(SecondaryProcBased::PAUSE_LOOP_EXITING) {
+            self.set_control(F::PleGap, PAUSE_LOOP_GAP_TICKS);
+            self.set_control(F::PleWindow, PAUSE_LOOP_WINDOW_TICKS);
         }
         self.set_control(F::TscOffset, 0);
         self.set_control(F::Cr0GuestHostMask, !cr0::GUEST_OWNED);
