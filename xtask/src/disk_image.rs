@@ -10,6 +10,7 @@ use crate::build::{self, Built};
 use crate::machine::Firmware;
 use crate::process;
 use crate::ramdisk::{self, Config, Files};
+use crate::setup;
 use crate::workspace::Workspace;
 
 /// Options of `cargo xtask image`.
@@ -23,13 +24,17 @@ pub struct Options {
     /// The folder for the two images [default: target/image]
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    setup: setup::Options,
 }
 
 /// Builds both images from one configuration.
 pub fn execute(workspace: &Workspace, options: &Options) -> Result<()> {
+    let config = Config::read(options.config.as_deref().unwrap_or(&workspace.demo_config()))?;
+    config.check()?;
+    setup::ensure(workspace, options.setup)?;
     let built = build::all(workspace)?;
     let files = Files::new(workspace, built.guests.clone());
-    let config = Config::read(options.config.as_deref().unwrap_or(&workspace.demo_config()))?;
     let out = options.out.clone().unwrap_or_else(|| workspace.target().join("image"));
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     for firmware in [Firmware::Bios, Firmware::Uefi] {

@@ -6,13 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use lamina_core::config::{self, CONFIG_FILE, VmConfig};
 use toml_edit::{DocumentMut, Item, Table, value};
 
 use crate::workspace::Workspace;
-
-/// The archive member that the kernel reads its configuration from.
-pub const CONFIG_NAME: &str = "lamina.toml";
 
 /// Members from this size on are worth compressing.
 const COMPRESS_FROM: usize = 64 << 10;
@@ -56,31 +54,10 @@ impl Config {
         self.document.to_string()
     }
 
-    /// The names of the virtual machines that start by themselves, in the order of the file.
-    #[must_use]
-    pub fn autostarted_vm_names(&self) -> Vec<String> {
-        let autostart = |vm: &&Table| vm.get("autostart").and_then(Item::as_bool).unwrap_or(true);
-        self.vms().filter(autostart).filter_map(|vm| vm.get("name")?.as_str().map(str::to_owned)).collect()
-    }
-
-    /// The names of all files that the virtual machines need, each once.
-    #[must_use]
-    pub fn file_names(&self) -> Vec<String> {
-        let mut names = BTreeSet::new();
-        for vm in self.vms() {
-            for key in ["image", "initrd"] {
-                names.extend(vm.get(key).and_then(Item::as_str).map(str::to_owned));
-            }
-            let modules = vm.get("modules").and_then(Item::as_array);
-            for module in modules.into_iter().flatten().filter_map(toml_edit::Value::as_str) {
-                names.extend(module.split_whitespace().next().map(str::to_owned));
-            }
-        }
-        names.into_iter().collect()
-    }
-
-    fn vms(&self) -> impl Iterator<Item = &Table> {
-        self.document.get("vm").and_then(Item::as_array_of_tables).into_iter().flatten()
+    /// What the kernel will make of it, by the kernel's own code.
+    pub fn check(&self) -> Result<config::Config> {
+        config::Config::parse(&self.text())
+            .map_err(|error| anyhow!("{}:{}: {}", self.origin, error.line, error.message))
     }
 }
 
@@ -142,22 +119,31 @@ impl Files {
     }
 }
 
-/// Packs the configuration and all files that it names; with `compress`, large members that shrink are stored as
-/// `NAME.lz4`.
+/// Checks the configuration and packs it with all files that it names; with `compress`, large members that shrink are
+/// stored as `NAME.lz4`.
 pub fn pack(config: &Config, files: &Files, compress: bool) -> Result<Vec<u8>> {
+    let checked = config.check()?;
+    let names: BTreeSet<&str> = checked.vms.iter().flat_map(VmConfig::files).map(|(_, name)| name).collect();
     let mut archive = tar::Builder::new(Vec::new());
-    append(&mut archive, CONFIG_NAME, config.text().as_bytes())?;
-    for name in config.file_names() {
-        let path = files.resolve(config, &name)?;
+    append(&mut archive, CONFIG_FILE, config.text().as_bytes())?;
+    for name in names {
+        let path = files.resolve(config, name)?;
         let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let compressed = (compress && content.len() >= COMPRESS_FROM)
             .then(|| lz4_flex::compress_prepend_size(&content))
             .filter(|compressed| compressed.len() < content.len() / 10 * 9);
         match compressed {
             Some(compressed) => append(&mut archive, &format!("{name}.lz4"), &compressed)?,
-            None => append(&mut archive, &name, &content)?,
+            None => append(&mut archive, name, &content)?,
         }
     }
+    archive.into_inner().context("cannot finish the ramdisk")
+}
+
+/// Packs a configuration as it is and nothing else, to see the kernel refuse it.
+pub fn pack_unchecked(config: &str) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    append(&mut archive, CONFIG_FILE, config.as_bytes())?;
     archive.into_inner().context("cannot finish the ramdisk")
 }
 
@@ -202,13 +188,12 @@ mod tests {
             fs::write(folder.path().join(name), name).unwrap();
         }
         let text = "[[vm]]\nname = \"a\"\nimage = \"kernel\"\ninitrd = \"initrd\"\n\
-                    [[vm]]\nname = \"b\"\nautostart = false\nimage = \"kernel\"\nmodules = [\"module with arguments\"]\n";
+                    [[vm]]\nname = \"b\"\nimage = \"kernel\"\nmodules = [\"module with arguments\"]\n";
         let config = config(text, folder.path());
         let packed = members(&pack(&config, &files(folder.path()), false).unwrap());
-        assert_eq!(packed[0], (CONFIG_NAME.to_owned(), text.as_bytes().to_vec()));
+        assert_eq!(packed[0], (CONFIG_FILE.to_owned(), text.as_bytes().to_vec()));
         let names: Vec<&str> = packed[1..].iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["initrd", "kernel", "module"]);
-        assert_eq!(config.autostarted_vm_names(), ["a"]);
     }
 
     #[test]
@@ -234,6 +219,16 @@ mod tests {
         for part in ["test.toml", "`helo`", "hello", "linux/vmlinuz", &folder.path().display().to_string()] {
             assert!(message.contains(part), "`{part}` is not in: {message}");
         }
+    }
+
+    #[test]
+    fn a_mistake_is_found_by_the_kernels_own_check() {
+        let config = config(
+            "[host]\nlog_level = \"info\"\n[[vm]]\nname = \"a\"\nimage = \"x\"\nmemry = \"1M\"\n",
+            Path::new(""),
+        );
+        let message = pack(&config, &files(Path::new("")), false).unwrap_err().to_string();
+        assert!(message.starts_with("test.toml:6: ") && message.contains("memry"), "{message}");
     }
 
     #[test]

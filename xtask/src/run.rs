@@ -11,6 +11,7 @@ use crate::build;
 use crate::disk_image::{self, Payload};
 use crate::machine::{Firmware, Kind, Machine, Session, attach};
 use crate::ramdisk::{self, Config, Files};
+use crate::setup;
 use crate::verdicts::Verdicts;
 use crate::workspace::Workspace;
 
@@ -61,6 +62,8 @@ pub struct Options {
     /// How much Lamina itself says: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
     log_level: Option<String>,
+    #[command(flatten)]
+    setup: setup::Options,
 }
 
 /// Builds what is missing, boots it, and stays until the machine ends or the user leaves.
@@ -68,6 +71,7 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if options.machine == Kind::Qemu {
         crate::machine::require_nested_vmx()?;
     }
+    setup::ensure(workspace, options.setup)?;
     let built = build::all(workspace)?;
     let mut files = Files::new(workspace, built.guests.clone());
     let mut config = configuration(workspace, options, &mut files)?;
@@ -77,6 +81,7 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if options.headless {
         config.set_host("tee_serial", true);
     }
+    let started = config.check()?.autostart_order().into_iter().map(|vm| vm.name.clone()).collect();
     let run_dir = fresh_run_dir(workspace)?;
     let image = run_dir.join("lamina.img");
     let archive = ramdisk::pack(&config, &files, options.firmware == Firmware::Bios)?;
@@ -90,7 +95,7 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         run_dir,
     };
     let code = if options.headless {
-        unattended(&machine, &config, Duration::from_secs(options.timeout))?
+        unattended(&machine, started, Duration::from_secs(options.timeout))?
     } else {
         attach::to_terminal(&machine)?;
         ExitCode::SUCCESS
@@ -135,8 +140,8 @@ fn remove_if_there(folder: &Path) -> Result<()> {
 }
 
 /// Prints what the machine says until every guest has given its verdict, then switches it off.
-fn unattended(machine: &Machine, config: &Config, limit: Duration) -> Result<ExitCode> {
-    let mut verdicts = Verdicts::new(config.autostarted_vm_names());
+fn unattended(machine: &Machine, names: Vec<String>, limit: Duration) -> Result<ExitCode> {
+    let mut verdicts = Verdicts::new(names);
     let mut session = Session::start(machine, limit, Some(Box::new(std::io::stdout())))?;
     let mut read = 0;
     while !verdicts.complete() {

@@ -14,7 +14,7 @@ use crate::{assets, toolchain::Toolchain};
 #[derive(Debug, Clone, Copy, clap::Args)]
 #[command(after_help = "Example: cargo xtask setup --yes")]
 pub struct Options {
-    /// Install without asking
+    /// Install missing Debian packages without asking
     #[arg(long)]
     pub yes: bool,
 }
