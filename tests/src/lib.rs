@@ -1,1 +1,15 @@
-//! Whole-machine tests.
+//! The bench on which whole-machine tests work: each boots Lamina in an emulator and speaks to it over its serial line.
+//!
+//! A [`Case`] is a named test; [`run`] gives it a [`Bench`]; [`Bench::machine`] builds the machine that it wants, whose
+//! `boot` begins a [`Session`]. Time limits are of the *emulated* machine (`poweroff_after`), so a slow host changes no
+//! result; a wall-clock limit only catches an emulator that hangs.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod json;
+mod machine;
+
+pub use bench::{Bench, Case, Firmwares, run};
+pub use json::{field, reply};
+pub use machine::MachineBuilder;
+pub use xtask::machine::Session;

@@ -1,0 +1,69 @@
+//! What Lamina refuses, each time with one line that says what is wrong and what to do.
+
+use anyhow::{Result, ensure};
+use lamina_tests::{Bench, Case};
+use regex::Regex;
+use xtask::machine::{Kind, PROMPT};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::both("refuses_a_machine_without_vmx", no_vmx),
+        Case::both("refuses_a_boot_without_ramdisk", no_ramdisk),
+        Case::bios("refuses_a_broken_config", broken_config),
+        Case::bios("refuses_an_unknown_key", unknown_key),
+        Case::bios("refuses_a_file_that_is_not_there", missing_file),
+        Case::bios("refuses_an_image_that_is_no_kernel", no_kernel),
+        Case::bios("refuses_too_little_memory", too_little_memory),
+    ]
+}
+
+fn no_vmx(bench: &Bench) -> Result<()> {
+    let mut session = bench.machine().kind(Kind::QemuTcg).boot()?;
+    session.expect(Regex::new(r"(?m)^.*VT-x.*\n")?)?;
+    Ok(())
+}
+
+fn no_ramdisk(bench: &Bench) -> Result<()> {
+    let mut session = bench.machine().no_ramdisk().boot()?;
+    session.expect(Regex::new(r"(?mi)^.*no ramdisk.*\n")?)?;
+    Ok(())
+}
+
+fn broken_config(bench: &Bench) -> Result<()> {
+    let mut session = bench.machine().broken_config("[host]\nlog_level = \"info\n").boot()?;
+    session.expect("lamina.toml:2: ")?;
+    Ok(())
+}
+
+fn unknown_key(bench: &Bench) -> Result<()> {
+    let config = "[[vm]]\nname = \"a\"\nimage = \"b\"\nmemry = \"4M\"\n";
+    let mut session = bench.machine().broken_config(config).boot()?;
+    session.expect("lamina.toml:4: ")?;
+    let line = session.expect("\n")?;
+    ensure!(line.contains("memry") && line.contains("memory"), "the key or its neighbour is not named: {line}");
+    Ok(())
+}
+
+fn missing_file(bench: &Bench) -> Result<()> {
+    let config = "[[vm]]\nname = \"a\"\nimage = \"nowhere\"\n";
+    let mut session = bench.machine().broken_config(config).boot()?;
+    session.expect(Regex::new(r"(?m)^.*nowhere.*\n")?)?;
+    // The rest goes on.
+    session.expect(PROMPT)?;
+    session.power_off()
+}
+
+/// The configuration itself is a file of the ramdisk, and certainly no kernel.
+fn no_kernel(bench: &Bench) -> Result<()> {
+    let config = "[[vm]]\nname = \"text\"\nimage = \"lamina.toml\"\n";
+    let mut session = bench.machine().broken_config(config).boot()?;
+    session.expect(Regex::new(r"(?m)^.*text.*lamina\.toml.*\n")?)?;
+    session.expect(PROMPT)?;
+    session.power_off()
+}
+
+fn too_little_memory(bench: &Bench) -> Result<()> {
+    let mut session = bench.machine().memory_mib(24).boot()?;
+    session.expect(Regex::new(r"(?mi)^.*memory.*\n")?)?;
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Fitting out a machine and booting it: [`MachineBuilder`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use xtask::disk_image::{self, Payload};
+use xtask::machine::{Firmware, Kind, Machine, Session};
+use xtask::ramdisk::{self, Config, Files};
+
+use crate::bench::Bench;
+
+/// Emulated time after which a machine switches itself off, where the test's configuration names none.
+const EMULATED_LIMIT: &str = "60s";
+
+/// Wall-clock time after which an emulator counts as hung. No test comes near it.
+const HUNG_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// Memory of the machine, where the test does not say.
+const MEMORY_MIB: u32 = 256;
+
+/// A machine to be booted.
+#[derive(Debug)]
+pub struct MachineBuilder<'bench> {
+    bench: &'bench Bench,
+    kind: Kind,
+    memory_mib: u32,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Checked(String),
+    Unchecked(String),
+    Nothing,
+}
+
+impl<'bench> MachineBuilder<'bench> {
+    pub(crate) fn new(bench: &'bench Bench) -> Self {
+        Self { bench, kind: Kind::Bochs, memory_mib: MEMORY_MIB, content: Content::Checked(String::new()) }
+    }
+
+    /// Plays the machine with another program than Bochs.
+    #[must_use]
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Gives the machine this much memory.
+    #[must_use]
+    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+        self.memory_mib = memory_mib;
+        self
+    }
+
+    /// The configuration; the files that it names are guest images or made by `cargo xtask setup`. Guests' serial lines
+    /// appear on the console as `NAME| text`, and the machine ends after a minute of its own time, where it does not
+    /// say otherwise.
+    #[must_use]
+    pub fn config(mut self, text: &str) -> Self {
+        self.content = Content::Checked(text.to_owned());
+        self
+    }
+
+    /// A configuration that goes into the ramdisk as it is, without any other file.
+    #[must_use]
+    pub fn broken_config(mut self, text: &str) -> Self {
+        self.content = Content::Unchecked(text.to_owned());
+        self
+    }
+
+    /// A boot image without a ramdisk.
+    #[must_use]
+    pub fn no_ramdisk(mut self) -> Self {
+        self.content = Content::Nothing;
+        self
+    }
+
+    /// Writes the disk image and starts the machine.
+    pub fn boot(self) -> Result<Session> {
+        let Bench { workspace, built, firmware, run_dir } = self.bench;
+        let payload = match &self.content {
+            Content::Nothing => Payload::Nothing,
+            Content::Unchecked(text) => Payload::Ramdisk(ramdisk::pack_unchecked(text)?),
+            Content::Checked(text) => {
+                let files = Files::new(workspace, built.guests.clone());
+                Payload::Ramdisk(ramdisk::pack(&fitted(text)?, &files, *firmware == Firmware::Bios)?)
+            }
+        };
+        let image = run_dir.join("lamina.img");
+        disk_image::write(built, &payload, *firmware, &image)?;
+        let machine = Machine {
+            kind: self.kind,
+            firmware: *firmware,
+            cpus: 1,
+            memory_mib: self.memory_mib,
+            image,
+            run_dir: run_dir.clone(),
+        };
+        Session::start(&machine, HUNG_AFTER, None)
+    }
+}
+
+/// The configuration with this harness's settings, where it has none of its own.
+fn fitted(text: &str) -> Result<Config> {
+    let mut config = Config::parse(text, "the test's configuration".to_owned(), PathBuf::new())?;
+    let host = config.check().context("a test's configuration must be valid")?.host;
+    if host.poweroff_after_us.is_none() {
+        config.set_host("poweroff_after", EMULATED_LIMIT);
+    }
+    config.set_host("tee_serial", true);
+    Ok(config)
+}
