@@ -6,14 +6,21 @@
 
 pub mod assets;
 pub mod build;
+pub mod ci;
 pub mod disk_image;
+pub mod doctor;
 pub mod extract_vmlinux;
+pub mod flash;
+pub mod gdb;
+pub mod lint;
 pub mod machine;
 pub mod packages;
 pub mod process;
 pub mod ramdisk;
 pub mod run;
 pub mod setup;
+pub mod tally;
+pub mod test;
 pub mod toolchain;
 pub mod verdicts;
 pub mod workspace;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::workspace::Workspace;
-use xtask::{build, disk_image, extract_vmlinux, run, setup};
+use xtask::{build, ci, disk_image, doctor, extract_vmlinux, flash, gdb, lint, run, setup, test};
 
 /// Builds, boots and tests Lamina.
 #[derive(Debug, Parser)]
@@ -19,12 +19,24 @@ struct Arguments {
 enum Verb {
     /// Install what is missing and make the Linux guest's files
     Setup(setup::Options),
+    /// Say what is there, what is missing, and which machines can run
+    Doctor(doctor::Options),
     /// Build the kernel, the guest images and the boot stages
     Build(build::Options),
     /// Write the disk images lamina-bios.img and lamina-uefi.img
     Image(disk_image::Options),
     /// Boot Lamina in an emulator
     Run(run::Options),
+    /// Run the tests: on the host, and whole machines
+    Test(test::Options),
+    /// Check formatting and clippy's findings
+    Lint(lint::Options),
+    /// Everything that must hold before a change is taken
+    Ci(ci::Options),
+    /// Write a disk image to a USB stick
+    Flash(flash::Options),
+    /// Debug the boot with gdb
+    Gdb(gdb::Options),
     /// Take the ELF kernel out of a bzImage
     ExtractVmlinux(extract_vmlinux::Options),
 }
@@ -34,9 +46,15 @@ fn main() -> ExitCode {
     let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
     let result = match Arguments::parse().verb {
         Verb::Setup(options) => done(setup::execute(&workspace, options)),
+        Verb::Doctor(options) => doctor::execute(&workspace, &options),
         Verb::Build(options) => done(build::execute(&workspace, &options)),
         Verb::Image(options) => done(disk_image::execute(&workspace, &options)),
         Verb::Run(options) => run::execute(&workspace, &options),
+        Verb::Test(options) => test::execute(&workspace, &options),
+        Verb::Lint(options) => done(lint::execute(&workspace, &options)),
+        Verb::Ci(options) => ci::execute(&workspace, &options),
+        Verb::Flash(options) => done(flash::execute(&workspace, &options)),
+        Verb::Gdb(options) => done(gdb::execute(&workspace, &options)),
         Verb::ExtractVmlinux(options) => done(extract_vmlinux::execute(&options)),
     };
     result.unwrap_or_else(|error| {

@@ -1,0 +1,80 @@
+//! `cargo xtask lint`: formatting, and clippy with warnings as errors, for every crate on its own target.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+use crate::toolchain::Toolchain;
+use crate::workspace::Workspace;
+
+/// The crates that are checked for the host, tests included.
+const HOST_CRATES: [&str; 3] = ["lamina-core", "xtask", "lamina-tests"];
+
+/// The crates that only exist on the bare machine.
+const BARE_CRATES: [&str; 2] = ["lamina-hw", "lamina"];
+
+/// The crates outside the workspace.
+const OUTSIDE: [&str; 2] = ["boot", "guest-images"];
+
+/// Options of `cargo xtask lint`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: cargo xtask lint")]
+pub struct Options {}
+
+/// Checks everything; the first finding ends it.
+pub fn execute(workspace: &Workspace, _options: &Options) -> Result<()> {
+    format(workspace)?;
+    clippy(workspace)
+}
+
+/// `cargo fmt --check` of the workspace and of what lies outside.
+fn format(workspace: &Workspace) -> Result<()> {
+    let cargo = || {
+        let mut command = Command::new("cargo");
+        command.current_dir(workspace.root()).arg("fmt");
+        command
+    };
+    process::run(cargo().args(["--all", "--check"])).context("`cargo fmt` mends this")?;
+    for folder in OUTSIDE {
+        let manifest = format!("{folder}/Cargo.toml");
+        process::run(cargo().args(["--manifest-path", &manifest, "--check"]))
+            .with_context(|| format!("`cargo fmt --manifest-path {manifest}` mends this"))?;
+    }
+    Ok(())
+}
+
+fn clippy(workspace: &Workspace) -> Result<()> {
+    let mut host = Command::new("cargo");
+    host.current_dir(workspace.root()).args(["clippy", "--quiet", "--all-targets"]);
+    for name in HOST_CRATES {
+        host.args(["--package", name]);
+    }
+    process::run(host.args(["--", "-D", "warnings"]))?;
+    bare_clippy(workspace)
+}
+
+/// The kernel and the guest images, with the toolchain that builds them. The kernel's and the guests' own `main` have
+/// no test harness, so only libraries and programs are checked.
+fn bare_clippy(workspace: &Workspace) -> Result<()> {
+    let toolchain = Toolchain::for_kernel(workspace)?;
+    if !toolchain.has_clippy() {
+        println!("clippy for the bare machine is left out: {} has none", toolchain.describe());
+        return Ok(());
+    }
+    let clippy = || {
+        let mut command = toolchain.cargo(workspace);
+        command.args(["clippy", "--quiet", "--release"]).args(toolchain.bare_arguments());
+        command
+    };
+    let mut kernel = clippy();
+    for name in BARE_CRATES {
+        kernel.args(["--package", name]);
+    }
+    kernel.arg("--target-dir").arg(workspace.target().join("bare"));
+    process::run(kernel.args(["--", "-D", "warnings"]))?;
+    let mut guests = clippy();
+    guests.args(["--manifest-path", "guest-images/Cargo.toml", "--target-dir"]);
+    guests.arg(workspace.target().join("guest-images"));
+    process::run(guests.args(["--", "-D", "warnings"]))
+}
