@@ -30,7 +30,7 @@ const COMMANDS: [(&str, &str); 10] = [
     ("mem", "free"),
     ("cpu", "TSC"),
     ("sched", "hello"),
-    ("stats", "CPUID"),
+    ("stats", "I/O instruction"),
     ("dmesg", "vm hello: stopped"),
     ("version", "Lamina"),
 ];

@@ -5,6 +5,9 @@ use lamina_tests::{Bench, Case, Session, field, reply};
 
 /// The image is in the ramdisk because a VM that does not start by itself names it.
 const ON_DEMAND: &str = r#"
+[host]
+poweroff_after = "200s"
+
 [[vm]]
 name = "template"
 image = "memory-walk"
@@ -41,7 +44,7 @@ fn create_and_destroy(bench: &Bench) -> Result<()> {
 }
 
 fn one_life(session: &mut Session) -> Result<()> {
-    session.command("vm create walker --image memory-walk --memory 8M")?;
+    session.command("vm create walker --image memory-walk --memory 4M")?;
     session.send("vm start walker")?;
     let heard = session.expect("vm walker: stopped (exit code 0)")?;
     ensure!(heard.contains("walker| verdict: pass"), "the guest ended without passing");

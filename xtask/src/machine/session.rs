@@ -80,9 +80,41 @@ struct Transcript {
 #[derive(Debug, Default)]
 struct State {
     text: String,
+    escape: Escape,
     /// The start of a character whose rest has not come yet.
     rest: Vec<u8>,
     ended: bool,
+}
+
+/// Where in a terminal's escape sequence the text is (ECMA-48, "Control functions").
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Escape {
+    /// In none.
+    #[default]
+    None,
+    /// After ESC.
+    Begun,
+    /// After ESC and `[`, before the final character.
+    Control,
+}
+
+impl State {
+    /// Adds what says something: colours, cursor movements and carriage returns are left out.
+    fn add(&mut self, text: &str) {
+        for c in text.chars() {
+            self.escape = match (self.escape, c) {
+                (_, '\x1b') => Escape::Begun,
+                (Escape::Begun, '[') => Escape::Control,
+                (Escape::Control, '\x20'..='\x3f') => Escape::Control,
+                (Escape::Begun | Escape::Control, _) => Escape::None,
+                (Escape::None, '\r') => Escape::None,
+                (Escape::None, c) => {
+                    self.text.push(c);
+                    Escape::None
+                }
+            };
+        }
+    }
 }
 
 impl Transcript {
@@ -97,17 +129,14 @@ impl Transcript {
         let mut at = 0;
         for chunk in rest.utf8_chunks() {
             at += chunk.valid().len() + chunk.invalid().len();
-            state.text.push_str(chunk.valid());
-            let unfinished = at == rest.len() && chunk.invalid().len() < 4 && !chunk.invalid().is_empty();
-            if unfinished && std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none()) {
-                state.rest = chunk.invalid().to_vec();
-            } else if !chunk.invalid().is_empty() {
-                state.text.push(char::REPLACEMENT_CHARACTER);
+            state.add(chunk.valid());
+            let invalid = chunk.invalid();
+            let unfinished = std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
+            if at == rest.len() && unfinished {
+                state.rest = invalid.to_vec();
+            } else if !invalid.is_empty() {
+                state.add("\u{fffd}");
             }
-        }
-        // A terminal's carriage returns say nothing to whoever searches the text.
-        if state.text.contains('\r') {
-            state.text.retain(|c| c != '\r');
         }
         self.changed.notify_all();
     }
@@ -300,6 +329,11 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_replaced() {
         assert_eq!(transcript(&[b"a\xffb", b"\xc3", b"c"]), "a\u{fffd}b\u{fffd}c");
+    }
+
+    #[test]
+    fn escape_sequences_are_left_out() {
+        assert_eq!(transcript(&[b"\x1b[1;31mred\x1b[0m\r\x1b", b"[Kend \x1b7x"]), "redend x");
     }
 
     #[test]
