@@ -13,6 +13,7 @@ use crate::{assets, toolchain::Toolchain};
 /// Options of `cargo xtask setup`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 #[command(after_help = "Example: cargo xtask setup --yes")]
+#[group(id = "setup")]
 pub struct Options {
     /// Install missing Debian packages without asking
     #[arg(long)]
