@@ -12,6 +12,7 @@ use crate::{assets, toolchain::Toolchain};
 
 /// Options of `cargo xtask setup`.
 #[derive(Debug, Clone, Copy, clap::Args)]
+#[group(skip)]
 #[command(after_help = "Example: cargo xtask setup --yes")]
 #[group(id = "setup")]
 pub struct Options {
