@@ -57,7 +57,9 @@ pub(crate) fn take_pending() -> String {
 
 /// What `dmesg` shows: the newest part of the log, and how many older bytes it no longer has.
 pub(crate) fn recent() -> (alloc::vec::Vec<u8>, u64) {
-    LOGGER.ring.get().map(|ring| (ring.lock().since(0), ring.lock().oldest())).unwrap_or_default()
+    let Some(ring) = LOGGER.ring.get() else { return Default::default() };
+    let ring = ring.lock();
+    (ring.since(0), ring.oldest())
 }
 
 /// Shows a line on the console that is not part of the log.
