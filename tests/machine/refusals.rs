@@ -63,7 +63,7 @@ fn no_kernel(bench: &Bench) -> Result<()> {
 }
 
 fn too_little_memory(bench: &Bench) -> Result<()> {
-    let mut session = bench.machine().memory_mib(24).boot()?;
+    let mut session = bench.machine().memory_mib(14).boot()?;
     session.expect(Regex::new(r"(?mi)^.*memory.*\n")?)?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::bench::Bench;
 const EMULATED_LIMIT: &str = "60s";
 
 /// Wall-clock time after which an emulator counts as hung. No test comes near it.
-const HUNG_AFTER: Duration = Duration::from_secs(15 * 60);
+const HUNG_AFTER: Duration = Duration::from_secs(6 * 60);
 
 /// Memory of the machine, where the test does not say.
 const MEMORY_MIB: u32 = 256;

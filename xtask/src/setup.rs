@@ -14,7 +14,6 @@ use crate::{assets, toolchain::Toolchain};
 #[derive(Debug, Clone, Copy, clap::Args)]
 #[group(skip)]
 #[command(after_help = "Example: cargo xtask setup --yes")]
-#[group(id = "setup")]
 pub struct Options {
     /// Install missing Debian packages without asking
     #[arg(long)]
