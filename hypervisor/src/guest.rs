@@ -337,8 +337,7 @@ impl Machine {
         }
         vmcs.set_interrupt_window_exiting(waiting);
         if !virtual_delivery {
-            let held_back = if vector.is_none() { self.apic.highest_irr() } else { None };
-            vmcs.set_tpr_threshold(held_back.map_or(0, |vector| vector >> 4));
+            vmcs.set_tpr_threshold(self.apic.tpr_threshold());
         }
     }
 

@@ -8,6 +8,15 @@ use xtask::machine::{Kind, PROMPT};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::both("refuses_a_machine_without_vmx", no_vmx),
+        Case::bios("refuses_a_cpu_of_another_vendor", |bench| {
+            refused_cpu(bench, "ryzen", r#"no VT-x: .*"AuthenticAMD".*use an Intel CPU"#)
+        }),
+        Case::bios("refuses_a_cpu_without_ept", |bench| {
+            refused_cpu(bench, "core2_penryn_t9600", "no EPT: .*use a CPU with")
+        }),
+        Case::bios("refuses_a_cpu_without_unrestricted_guest", |bench| {
+            refused_cpu(bench, "corei5_lynnfield_750", "no unrestricted guest: .*use a CPU with")
+        }),
         Case::both("refuses_a_boot_without_ramdisk", no_ramdisk),
         Case::bios("refuses_a_broken_config", broken_config),
         Case::bios("refuses_an_unknown_key", unknown_key),
@@ -20,6 +29,14 @@ pub(crate) fn cases() -> Vec<Case> {
 fn no_vmx(bench: &Bench) -> Result<()> {
     let mut session = bench.machine().kind(Kind::QemuTcg).boot()?;
     session.expect(Regex::new(r"(?m)^.*VT-x.*\n")?)?;
+    Ok(())
+}
+
+/// Bochs plays processors of several generations: what each lacks is said in the manual's words.
+fn refused_cpu(bench: &Bench, model: &'static str, line: &str) -> Result<()> {
+    let mut session = bench.machine().cpu_model(model).boot()?;
+    session.expect(Regex::new(&format!("(?m)^lamina: cannot start: {line}.*$"))?)?;
+    session.expect("lamina: halted")?;
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 //! Each tiny guest alone: it says its verdict and ends by the exit port; and all of them side by side.
 
 use anyhow::{Result, ensure};
-use lamina_tests::{Bench, Case, field, reply};
+use lamina_tests::{Bench, Case, Session, field, reply};
 
 /// A guest, what its `[[vm]]` says beside its name and image, and the exit code it ends with.
-const GUESTS: [(&str, &str, u32); 13] = [
+const GUESTS: [(&str, &str, u32); 16] = [
     ("hello", "", 0),
     ("hello-multiboot", "", 0),
     ("hello-flat16", "format = \"flat16\"", 0),
@@ -18,13 +18,24 @@ const GUESTS: [(&str, &str, u32); 13] = [
     ("port-poke", "", 0),
     ("mmio-poke", "", 0),
     ("bad-guest", "", 0),
+    ("apic", "", 0),
+    ("clock", "", 0),
+    ("fpu", "", 0),
 ];
+
+/// A processor with unrestricted guests and without APIC virtualisation: interrupts go by event injection.
+const WITHOUT_APICV: &str = "corei7_sandy_bridge_2600k";
 
 pub(crate) fn cases() -> Vec<Case> {
     let alone = GUESTS.map(|(name, settings, exit_code)| {
         Case::both(format!("guest::{name}"), move |bench| ends_with_its_verdict(bench, name, settings, exit_code))
     });
-    alone.into_iter().chain([Case::both("guests_side_by_side", side_by_side)]).collect()
+    let together = [
+        Case::both("guests_side_by_side", side_by_side),
+        Case::bios("registers_are_each_guests_own", registers),
+        Case::bios("guests_without_apic_virtualisation", without_apicv),
+    ];
+    alone.into_iter().chain(together).collect()
 }
 
 fn ends_with_its_verdict(bench: &Bench, name: &str, settings: &str, exit_code: u32) -> Result<()> {
@@ -63,4 +74,40 @@ fn side_by_side(bench: &Bench) -> Result<()> {
         ensure!(field(&list, &format!("/vms/{index}/state"))? == "stopped", "{name} has not stopped: {list}");
     }
     session.power_off()
+}
+
+/// Two guests that fill x87, SSE and AVX registers, debug registers and MSRs, each with its own pattern.
+fn registers(bench: &Bench) -> Result<()> {
+    let guest = |pattern: u8| {
+        format!(
+            "[[vm]]\nname = \"fpu-{pattern}\"\nimage = \"fpu\"\ncmdline = \"pattern={pattern}\"\nmemory = \"16M\"\nquantum = \"1ms\"\n"
+        )
+    };
+    let mut session = bench.machine().config(&(guest(1) + &guest(2))).boot()?;
+    all_pass(&mut session, &["fpu-1", "fpu-2"])?;
+    session.power_off()
+}
+
+/// The guests that use interrupts, on a CPU where each of them is injected.
+fn without_apicv(bench: &Bench) -> Result<()> {
+    let names = ["apic", "ticker", "clock", "bad-guest"];
+    let config: String = names
+        .iter()
+        .map(|name| format!("[[vm]]\nname = \"{name}\"\nimage = \"{name}\"\nmemory = \"16M\"\nquantum = \"1ms\"\n"))
+        .collect();
+    let mut session = bench.machine().cpu_model(WITHOUT_APICV).config(&config).boot()?;
+    all_pass(&mut session, &names)?;
+    session.power_off()
+}
+
+/// Waits until each of these guests has ended with exit code 0.
+fn all_pass(session: &mut Session, names: &[&str]) -> Result<()> {
+    let mut heard = String::new();
+    while !names.iter().all(|name| heard.contains(&format!("vm {name}: stopped"))) {
+        heard += &session.expect("\n")?;
+    }
+    for name in names {
+        ensure!(heard.contains(&format!("vm {name}: stopped (exit code 0)")), "{name} ended without passing");
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use xtask::disk_image::{self, Payload};
-use xtask::machine::{Firmware, Kind, Machine, Session};
+use xtask::machine::{DEFAULT_CPU_MODEL, Firmware, Kind, Machine, Session};
 use xtask::ramdisk::{self, Config, Files};
 
 use crate::bench::Bench;
@@ -24,6 +24,7 @@ const MEMORY_MIB: u32 = 256;
 pub struct MachineBuilder<'bench> {
     bench: &'bench Bench,
     kind: Kind,
+    cpu_model: &'static str,
     memory_mib: u32,
     content: Content,
 }
@@ -37,13 +38,26 @@ enum Content {
 
 impl<'bench> MachineBuilder<'bench> {
     pub(crate) fn new(bench: &'bench Bench) -> Self {
-        Self { bench, kind: Kind::Bochs, memory_mib: MEMORY_MIB, content: Content::Checked(String::new()) }
+        Self {
+            bench,
+            kind: Kind::Bochs,
+            cpu_model: DEFAULT_CPU_MODEL,
+            memory_mib: MEMORY_MIB,
+            content: Content::Checked(String::new()),
+        }
     }
 
     /// Plays the machine with another program than Bochs.
     #[must_use]
     pub fn kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
+        self
+    }
+
+    /// The processor that Bochs emulates.
+    #[must_use]
+    pub fn cpu_model(mut self, cpu_model: &'static str) -> Self {
+        self.cpu_model = cpu_model;
         self
     }
 
@@ -94,6 +108,7 @@ impl<'bench> MachineBuilder<'bench> {
             kind: self.kind,
             firmware: *firmware,
             cpus: 1,
+            cpu_model: self.cpu_model.into(),
             memory_mib: self.memory_mib,
             image,
             run_dir: run_dir.clone(),

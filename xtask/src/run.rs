@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::build;
 use crate::disk_image::{self, Payload};
-use crate::machine::{Firmware, Kind, Machine, Session, attach};
+use crate::machine::{DEFAULT_CPU_MODEL, Firmware, Kind, Machine, Session, attach};
 use crate::ramdisk::{self, Config, Files};
 use crate::setup;
 use crate::verdicts::Verdicts;
@@ -35,6 +35,9 @@ pub struct Options {
     /// The firmware that the machine starts with
     #[arg(long, value_enum, default_value_t = Firmware::Uefi)]
     firmware: Firmware,
+    /// The processor that Bochs emulates; `bochs --help cpu` lists them
+    #[arg(long, default_value = DEFAULT_CPU_MODEL, value_name = "NAME")]
+    cpu_model: String,
     /// How many processors the machine has
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
     cpus: u32,
@@ -90,6 +93,7 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         kind: options.machine,
         firmware: options.firmware,
         cpus: options.cpus,
+        cpu_model: options.cpu_model.clone(),
         memory_mib: options.memory,
         image: image.clone(),
         run_dir,

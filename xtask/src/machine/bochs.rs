@@ -43,8 +43,11 @@ pub(super) fn command(machine: &Machine, serial_port: u16) -> Result<Command> {
     Ok(command)
 }
 
+/// What the real-time clock shows at power-on (2026-01-01 00:00:00 UTC): the same in every run.
+const RTC_START_UNIX_S: u64 = 1_767_225_600;
+
 fn settings(machine: &Machine, serial_port: u16) -> String {
-    let Machine { cpus, memory_mib, image, .. } = machine;
+    let Machine { cpu_model, cpus, memory_mib, image, .. } = machine;
     let image = image.display();
     let firmware = match machine.firmware {
         Firmware::Bios => format!("romimage: file={BIOS}"),
@@ -55,8 +58,8 @@ fn settings(machine: &Machine, serial_port: u16) -> String {
     // Every EPT violation is an "error" in Bochs's log; it is none.
     format!(
         "display_library: sdl2\n\
-         cpu: model=corei7_skylake_x, count={cpus}, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=0, msrs=\"msrs\"\n\
-         clock: sync=none, time0=utc\n\
+         cpu: model={cpu_model}, count={cpus}, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=0, msrs=\"msrs\"\n\
+         clock: sync=none, time0={RTC_START_UNIX_S}\n\
          memory: guest={memory_mib}, host={memory_mib}\n\
          {firmware}\n\
          vgaromimage: file={VGA_BIOS}\n\

@@ -46,6 +46,9 @@ impl fmt::Display for Firmware {
     }
 }
 
+/// The processor of a machine that nothing else is said of: it has all of VT-x that Lamina makes use of.
+pub const DEFAULT_CPU_MODEL: &str = "corei7_skylake_x";
+
 /// A machine to be started.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -53,6 +56,8 @@ pub struct Machine {
     pub kind: Kind,
     /// Which firmware is in it.
     pub firmware: Firmware,
+    /// The processor that Bochs emulates, by the name that `bochs --help cpu` lists; QEMU has its host's or its own.
+    pub cpu_model: String,
     /// How many processors it has.
     pub cpus: u32,
     /// How much memory it has, in MiB.

@@ -27,6 +27,17 @@ impl LocalApic {
         (vector >> 4 > self.processor_priority() >> 4).then_some(vector)
     }
 
+    /// The class that the TPR must fall below for the highest requested vector to be delivered; 0 where it is not the TPR that
+    /// holds one back. Never above the TPR's own class, as VM entry wants it of the TPR threshold (SDM volume 3, "Checks on
+    /// VM-Execution Control Fields").
+    #[must_use]
+    pub fn tpr_threshold(&self) -> u8 {
+        let class = self.highest_irr().unwrap_or(0) >> 4;
+        let [task, ..] = self.page.read(spec::TPR).to_le_bytes();
+        let in_service = self.highest_isr().unwrap_or(0) >> 4;
+        if class <= task >> 4 && class > in_service { class } else { 0 }
+    }
+
     /// The highest vector in the IRR: what RVI is set to.
     #[must_use]
     pub fn highest_irr(&self) -> Option<u8> {

@@ -58,6 +58,14 @@ proptest! {
                 }
             }
             prop_assert_eq!(apic.pending_vector(), reference.pending());
+            let threshold = apic.tpr_threshold();
+            prop_assert!(threshold <= reference.task_priority >> 4, "VM entry would fail");
+            if threshold != 0 {
+                prop_assert_eq!(reference.pending(), None);
+                reference.task_priority = (threshold << 4) - 16;
+                apic.mmio_write(spec::TPR, reference.task_priority.into(), 0);
+                prop_assert!(reference.pending().is_some(), "below the threshold the vector comes");
+            }
             prop_assert_eq!(apic.highest_irr(), reference.requested.last().copied());
             prop_assert_eq!(apic.highest_isr(), reference.in_service.last().copied());
             prop_assert_eq!(apic.mmio_read(spec::PPR, 0), u32::from(reference.processor_priority()));
