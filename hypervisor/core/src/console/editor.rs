@@ -204,8 +204,10 @@ impl LineEditor {
     }
 
     fn redraw(&mut self, sink: &mut dyn Sink) {
-        // Scroll as little as keeps the cursor on the row.
-        self.left = self.left.min(self.cursor).max(self.cursor.saturating_sub(self.width()));
+        // Scroll as little as keeps the cursor on the row, and no further than the line's end needs: a line that has become
+        // shorter comes back.
+        let needed = self.line.len().saturating_sub(self.width());
+        self.left = self.left.min(self.cursor).max(self.cursor.saturating_sub(self.width())).min(needed);
         let right = (self.left + self.width()).min(self.line.len());
         let shown = self.line.get(self.left..right).unwrap_or_default();
         let mut row = format!("\r{}{shown}\x1b[K", self.prompt);

@@ -211,6 +211,17 @@ fn a_line_is_bounded() {
 }
 
 #[test]
+fn a_line_that_was_scrolled_comes_back_when_it_fits() {
+    let mut session = typed(&[b'x'; 78]);
+    assert_eq!(session.terminal.shown(), "> ".to_string() + &"x".repeat(77), "one is scrolled out");
+    session.type_bytes(b"\x7f");
+    assert_eq!(session.terminal.shown(), "> ".to_string() + &"x".repeat(77));
+    session.type_bytes(b"\x02\x02yy\x0b");
+    assert_eq!(session.terminal.shown(), "> ".to_string() + &"x".repeat(75) + "yy");
+    assert_eq!(session.terminal.column, 79);
+}
+
+#[test]
 fn other_output_leaves_the_line_as_it_was() {
     let mut session = typed(b"half a com");
     session.editor.hide(&mut session.terminal);
