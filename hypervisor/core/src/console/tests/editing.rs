@@ -233,6 +233,26 @@ fn other_output_leaves_the_line_as_it_was() {
     assert_eq!(session.lines, ["half a command"]);
 }
 
+#[test]
+fn nothing_is_drawn_or_erased_twice() {
+    let mut editor = LineEditor::new("> ");
+    let mut sent = Vec::new();
+    editor.hide(&mut sent);
+    editor.show(&mut sent);
+    editor.show(&mut sent);
+    assert_eq!(sent, b"> ");
+    sent.clear();
+    editor.hide(&mut sent);
+    editor.hide(&mut sent);
+    assert_eq!(sent, b"\r\x1b[K");
+    sent.clear();
+    // A line's end leaves an empty row; the next key brings the prompt back if nobody has.
+    assert_eq!(editor.feed(b'\r', &mut sent, &Words), Some(String::new()));
+    editor.hide(&mut sent);
+    assert_eq!(editor.feed(b'a', &mut sent, &Words), None);
+    assert_eq!(sent, b"> \r\n> a");
+}
+
 #[derive(Clone, Debug)]
 enum Press {
     Text(String),
