@@ -55,7 +55,7 @@ impl ConsoleTask {
         Self { editor, attached: None }
     }
 
-    /// Takes what was typed and shows what waits to be shown.
+    /// Takes what was typed and shows what waits to be shown. The prompt is drawn once, when all else is on the screen.
     pub(crate) fn turn(&mut self, vmm: &mut Vmm, figures: &CpuFigures) {
         self.show_pending(vmm);
         while let Some(byte) = serial::read() {
@@ -63,6 +63,9 @@ impl ConsoleTask {
                 Some(id) => self.typed_for_vm(vmm, id, byte),
                 None => self.typed(vmm, figures, byte),
             }
+        }
+        if self.attached.is_none() {
+            self.editor.show(&mut Terminal);
         }
         for index in 0..vmm.vms.len() {
             if vmm.vms[index].pass_typed() {
@@ -79,11 +82,15 @@ impl ConsoleTask {
             }
             self.detach(vmm, "the VM has ended");
         }
+        self.print_pending();
+    }
+
+    /// Prints the log lines that wait, on the row that the prompt had.
+    pub(crate) fn print_pending(&mut self) {
         let pending = logger::take_pending();
         if !pending.is_empty() {
             self.editor.hide(&mut Terminal);
             logger::print(&pending);
-            self.editor.show(&mut Terminal);
         }
     }
 
@@ -100,7 +107,6 @@ impl ConsoleTask {
             vm.port.set_attached(false);
             logger::print(&format!("\n[{}: {why}]\n", vm.config.name));
         }
-        self.editor.show(&mut Terminal);
     }
 
     fn typed(&mut self, vmm: &mut Vmm, figures: &CpuFigures, byte: u8) {
@@ -118,8 +124,7 @@ impl ConsoleTask {
             Ok(None) => {}
             Err(error) => logger::print(&render_error(&error, error.json)),
         }
-        logger::print(&logger::take_pending());
-        self.editor.show(&mut Terminal);
+        self.print_pending();
     }
 
     fn attach(&mut self, vmm: &mut Vmm, name: &str) -> Result<(), String> {

@@ -23,7 +23,7 @@ pub(crate) fn run(mut vmm: Vmm, mut console: ConsoleTask) -> ! {
     loop {
         cpu::take_pending_interrupts();
         console.turn(&mut vmm, &figures);
-        end_if_asked(&vmm);
+        end_if_asked(&vmm, &mut console);
         wake_due(&mut vmm);
         match vmm.policy.pick_next(time::now()) {
             Decision::Run { vcpu, until } => run_vcpu(&mut vmm, &mut figures, vcpu, until),
@@ -98,7 +98,7 @@ fn deadline(vmm: &Vmm) -> u64 {
 }
 
 /// Powers the machine off where the configuration asks for it.
-fn end_if_asked(vmm: &Vmm) {
+fn end_if_asked(vmm: &Vmm, console: &mut ConsoleTask) {
     let done = vmm.host.poweroff_when_done
         && vmm.vms.iter().any(|vm| vm.starts > 0)
         && !vmm.vms.iter().any(|vm| vm.state.is_alive());
@@ -106,7 +106,7 @@ fn end_if_asked(vmm: &Vmm) {
     if done || late {
         let why = if done { "no VM runs any more (poweroff_when_done)" } else { "poweroff_after has passed" };
         log::info!("powering off: {why}");
-        crate::logger::print(&crate::logger::take_pending());
+        console.print_pending();
         power::power_off(&vmm.platform);
     }
 }

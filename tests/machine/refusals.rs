@@ -22,7 +22,6 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::bios("refuses_an_unknown_key", unknown_key),
         Case::bios("refuses_a_file_that_is_not_there", missing_file),
         Case::bios("refuses_an_image_that_is_no_kernel", no_kernel),
-        Case::bios("refuses_too_little_memory", too_little_memory),
     ]
 }
 
@@ -77,10 +76,4 @@ fn no_kernel(bench: &Bench) -> Result<()> {
     session.expect("vm text: not a kernel image")?;
     session.expect(PROMPT)?;
     session.power_off()
-}
-
-fn too_little_memory(bench: &Bench) -> Result<()> {
-    let mut session = bench.machine().memory_mib(14).boot()?;
-    session.expect(Regex::new(r"(?mi)^.*memory.*\n")?)?;
-    Ok(())
 }

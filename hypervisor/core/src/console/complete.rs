@@ -65,8 +65,9 @@ impl<'a> CommandCompleter<'a> {
 
 impl Completer for CommandCompleter<'_> {
     fn complete(&self, line: &str) -> Completion {
-        let start = line.rfind(char::is_whitespace).map_or(0, |at| at + 1);
-        let (before, word) = line.split_at_checked(start).unwrap_or((line, ""));
+        let word = line.rsplit(char::is_whitespace).next().unwrap_or_default();
+        let before = line.strip_suffix(word).unwrap_or_default();
+        let start = before.len();
         let before: Vec<String> =
             before.split_whitespace().filter(|word| *word != JSON).map(ToString::to_string).collect();
         let mut candidates = self.candidates(&before, word);

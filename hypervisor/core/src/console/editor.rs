@@ -52,6 +52,8 @@ pub struct LineEditor {
     cursor: usize,
     /// The first byte of the line that is on the screen.
     left: usize,
+    /// Whether prompt and line are on the screen.
+    shown: bool,
     keys: KeyDecoder,
     history: History,
 }
@@ -65,27 +67,38 @@ impl LineEditor {
             line: String::new(),
             cursor: 0,
             left: 0,
+            shown: false,
             keys: KeyDecoder::default(),
             history: History::default(),
         }
     }
 
-    /// Draws the prompt and the line as it stands: after a command's answer, or after [`LineEditor::hide`].
+    /// Draws the prompt and the line as it stands on an empty row: after a command's answer, or after [`LineEditor::hide`].
+    /// Does nothing if they are on the screen.
     pub fn show(&mut self, sink: &mut dyn Sink) {
-        self.redraw(sink);
+        if !self.shown {
+            self.shown = true;
+            self.draw("", sink);
+        }
     }
 
     /// Takes prompt and line off the screen, for other output to take the row. [`LineEditor::show`] puts them back.
-    pub fn hide(&self, sink: &mut dyn Sink) {
-        sink.write(b"\r\x1b[K");
+    /// Does nothing if they are not on the screen.
+    pub fn hide(&mut self, sink: &mut dyn Sink) {
+        if core::mem::take(&mut self.shown) {
+            sink.write(b"\r\x1b[K");
+        }
     }
 
     /// Takes a byte from the terminal; the line, when the byte ends it. The cursor is then at the start of the next row,
-    /// and the prompt is not drawn again before [`LineEditor::show`].
+    /// and the prompt is not drawn again before [`LineEditor::show`] or the next key.
     pub fn feed(&mut self, byte: u8, sink: &mut dyn Sink, completer: &dyn Completer) -> Option<String> {
-        match self.keys.feed(byte)? {
+        let key = self.keys.feed(byte)?;
+        self.show(sink);
+        match key {
             Key::Enter => {
                 sink.write(b"\r\n");
+                self.shown = false;
                 let line = core::mem::take(&mut self.line);
                 self.cursor = 0;
                 self.left = 0;
@@ -204,11 +217,19 @@ impl LineEditor {
     }
 
     fn redraw(&mut self, sink: &mut dyn Sink) {
-        // Scroll as little as keeps the cursor on the row.
-        self.left = self.left.min(self.cursor).max(self.cursor.saturating_sub(self.width()));
+        sink.write(b"\r");
+        self.draw("\x1b[K", sink);
+    }
+
+    /// Draws the row from its first column on, and `erase` behind the line's end.
+    fn draw(&mut self, erase: &str, sink: &mut dyn Sink) {
+        // Scroll as little as keeps the cursor on the row, and no further than the line's end needs: a line that has become
+        // shorter comes back.
+        let needed = self.line.len().saturating_sub(self.width());
+        self.left = self.left.min(self.cursor).max(self.cursor.saturating_sub(self.width())).min(needed);
         let right = (self.left + self.width()).min(self.line.len());
         let shown = self.line.get(self.left..right).unwrap_or_default();
-        let mut row = format!("\r{}{shown}\x1b[K", self.prompt);
+        let mut row = format!("{}{shown}{erase}", self.prompt);
         if self.cursor < right {
             row += &format!("\x1b[{}D", right - self.cursor);
         }

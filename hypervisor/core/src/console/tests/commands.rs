@@ -185,6 +185,15 @@ fn completion_knows_commands_vms_files_and_options() {
     assert_eq!(CommandCompleter::new(&System).complete("vm start he").start, 9);
 }
 
+#[test]
+fn a_word_is_parted_by_any_white_space() {
+    let completion = CommandCompleter::new(&System).complete("\u{2000}");
+    assert_eq!(completion.start, 3, "behind the space, which has three bytes");
+    assert!(!completion.candidates.is_empty());
+    let completion = CommandCompleter::new(&System).complete("vm\u{3000}lis");
+    assert_eq!((completion.start, completion.candidates), (5, Vec::from([String::from("list")])));
+}
+
 proptest! {
     #[test]
     fn any_line_is_answered_in_one_line(line in "(\\PC|\t|\n){0,60}") {

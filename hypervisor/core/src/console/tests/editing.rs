@@ -211,6 +211,17 @@ fn a_line_is_bounded() {
 }
 
 #[test]
+fn a_line_that_was_scrolled_comes_back_when_it_fits() {
+    let mut session = typed(&[b'x'; 78]);
+    assert_eq!(session.terminal.shown(), "> ".to_string() + &"x".repeat(77), "one is scrolled out");
+    session.type_bytes(b"\x7f");
+    assert_eq!(session.terminal.shown(), "> ".to_string() + &"x".repeat(77));
+    session.type_bytes(b"\x02\x02yy\x0b");
+    assert_eq!(session.terminal.shown(), "> ".to_string() + &"x".repeat(75) + "yy");
+    assert_eq!(session.terminal.column, 79);
+}
+
+#[test]
 fn other_output_leaves_the_line_as_it_was() {
     let mut session = typed(b"half a com");
     session.editor.hide(&mut session.terminal);
@@ -220,6 +231,26 @@ fn other_output_leaves_the_line_as_it_was() {
     assert_eq!(session.terminal.rows[0], b"web| hello");
     session.type_bytes(b"mand\r");
     assert_eq!(session.lines, ["half a command"]);
+}
+
+#[test]
+fn nothing_is_drawn_or_erased_twice() {
+    let mut editor = LineEditor::new("> ");
+    let mut sent = Vec::new();
+    editor.hide(&mut sent);
+    editor.show(&mut sent);
+    editor.show(&mut sent);
+    assert_eq!(sent, b"> ");
+    sent.clear();
+    editor.hide(&mut sent);
+    editor.hide(&mut sent);
+    assert_eq!(sent, b"\r\x1b[K");
+    sent.clear();
+    // A line's end leaves an empty row; the next key brings the prompt back if nobody has.
+    assert_eq!(editor.feed(b'\r', &mut sent, &Words), Some(String::new()));
+    editor.hide(&mut sent);
+    assert_eq!(editor.feed(b'a', &mut sent, &Words), None);
+    assert_eq!(sent, b"> \r\n> a");
 }
 
 #[derive(Clone, Debug)]
