@@ -37,7 +37,7 @@ fn ask(session: &mut Session, command: &str) -> Result<String> {
 }
 
 fn pvh_shell(bench: &Bench) -> Result<()> {
-    let mut session = bench.machine().memory_mib(512).config(&config("linux/vmlinux", TUNED, "")).boot()?;
+    let mut session = bench.machine().memory_mib(640).config(&config("linux/vmlinux", TUNED, "")).boot()?;
     session.expect("linux| verdict: pass linux shell")?;
     session.send("vm console linux")?;
     session.send("")?;
@@ -58,9 +58,9 @@ fn pvh_shell(bench: &Bench) -> Result<()> {
 }
 
 fn bzimage(bench: &Bench) -> Result<()> {
-    let mut session = bench.machine().memory_mib(512).config(&config("linux/vmlinuz", "console=ttyS0", "")).boot()?;
+    let mut session = bench.machine().memory_mib(640).config(&config("linux/vmlinuz", "console=ttyS0", "")).boot()?;
     let heard = session.expect("linux| verdict: pass linux shell")?;
-    for trouble in ["Kernel panic", "BUG:", "WARNING:", "Call Trace"] {
+    for trouble in ["Kernel panic", "BUG:", "WARNING: CPU", "Call Trace"] {
         ensure!(!heard.contains(trouble), "Linux said {trouble}");
     }
     session.power_off()
@@ -68,7 +68,7 @@ fn bzimage(bench: &Bench) -> Result<()> {
 
 fn beside_spin(bench: &Bench) -> Result<()> {
     let spin = "[[vm]]\nname = \"spin\"\nimage = \"spin\"\nmemory = \"4M\"\nquantum = \"1ms\"\n";
-    let mut session = bench.machine().memory_mib(512).config(&config("linux/vmlinux", TUNED, spin)).boot()?;
+    let mut session = bench.machine().memory_mib(640).config(&config("linux/vmlinux", TUNED, spin)).boot()?;
     session.expect("linux| verdict: pass linux shell")?;
     let list = session.command("vm list")?;
     ensure!(list.matches("running").count() == 2, "not both run: {list}");
