@@ -42,10 +42,10 @@ impl Verdicts {
                     Some(rest) => Outcome::Passed(rest.trim().to_owned()),
                     None => Outcome::Failed(verdict.to_owned()),
                 };
-            } else if let Some(end) = after(line, &format!("vm {}: ", guest.name)) {
-                if end.starts_with("stopped") || end.starts_with("crashed") {
-                    guest.outcome = Outcome::Failed(format!("no verdict, {end}"));
-                }
+            } else if let Some(end) = after(line, &format!("vm {}: ", guest.name))
+                && (end.starts_with("stopped") || end.starts_with("crashed"))
+            {
+                guest.outcome = Outcome::Failed(format!("no verdict, {end}"));
             }
         }
     }

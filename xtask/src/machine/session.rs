@@ -317,8 +317,7 @@ mod tests {
         for part in parts {
             transcript.push(part);
         }
-        let text = transcript.lock().text.clone();
-        text
+        transcript.lock().text.clone()
     }
 
     #[test]
