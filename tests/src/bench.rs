@@ -28,6 +28,9 @@ pub enum Firmwares {
     Both,
 }
 
+/// What a test does; an error is its failure.
+pub type Body = dyn Fn(&Bench) -> Result<()> + Send + Sync;
+
 /// A test of a whole machine.
 pub struct Case {
     /// The name that a filter is matched with.
@@ -35,7 +38,7 @@ pub struct Case {
     /// Which firmware it is run with.
     pub firmwares: Firmwares,
     /// What it does.
-    pub body: Box<dyn Fn(&Bench) -> Result<()> + Send + Sync>,
+    pub body: Box<Body>,
 }
 
 impl Case {
@@ -103,7 +106,7 @@ fn trials(case: Case, parts: Option<(&Workspace, &Built)>) -> Vec<Trial> {
 }
 
 /// Runs one test in a fresh folder, which stays for inspection where the test fails.
-fn attempt(bench: &Bench, body: &dyn Fn(&Bench) -> Result<()>) -> Result<(), Failed> {
+fn attempt(bench: &Bench, body: &Body) -> Result<(), Failed> {
     let prepare = || -> Result<()> {
         if bench.run_dir.exists() {
             fs::remove_dir_all(&bench.run_dir)?;

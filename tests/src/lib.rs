@@ -9,7 +9,7 @@ mod bench;
 mod json;
 mod machine;
 
-pub use bench::{Bench, Case, Firmwares, run};
+pub use bench::{Bench, Body, Case, Firmwares, run};
 pub use json::{field, reply};
 pub use machine::MachineBuilder;
 pub use xtask::machine::Session;
