@@ -22,7 +22,7 @@ use lamina_core::vmx::{ExitReason, GuestField};
 use lamina_core::x86::cpuid::CpuidConfig;
 use lamina_core::x86::{CpuChanges, CpuState, Gprs, VcpuState};
 use lamina_hw::cpu;
-use lamina_hw::mem::{GuestRam, Owner, PopulateError};
+use lamina_hw::mem::{GuestRam, HostBuffer, Owner, PopulateError};
 use lamina_hw::vmx::{CurrentVmcs, EntryFailure, Vcpu, VirtualApicPage, VmxRoot};
 use lamina_hw::{serial, time};
 
@@ -498,7 +498,8 @@ fn load_image(
             config.image
         )
     })?;
-    let file = |name: &str| ramdisk.file(name).map_err(|error| error.to_string());
+    let in_frames = |len_bytes| HostBuffer::new(len_bytes).ok();
+    let file = |name: &str| ramdisk.file_in(name, in_frames).map_err(|error| error.to_string());
     let image = file(&config.image)?;
     let initrd = config.initrd.as_deref().map(file).transpose()?;
     let files = config.modules.iter().map(|module| file(&module.file)).collect::<Result<Vec<_>, _>>()?;

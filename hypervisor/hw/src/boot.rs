@@ -11,10 +11,8 @@ use lamina_core::boot::{MemoryRegion, RegionKind, find_place, plan};
 use lamina_core::memory::{Frame, FrameAllocator, HostPhysAddr, Owner, PAGE_SIZE};
 use thiserror::Error;
 
-/// The least that the hypervisor's heap has, in bytes.
-const MIN_HEAP_BYTES: u64 = 8 << 20;
-/// The part of the machine's memory that is the heap: a packed image of the ramdisk is unpacked there, whole.
-const HEAP_SHARE: u64 = 8;
+/// Bytes of the hypervisor's heap. What is large and comes for a while, such as an unpacked image, is in frames instead.
+const HEAP_BYTES: u64 = 8 << 20;
 /// Bytes of the boot CPU's stack.
 const STACK_BYTES: u64 = 128 << 10;
 /// Regions of the memory map that are looked at. Firmware has some dozens, UEFI a hundred or two.
@@ -87,18 +85,17 @@ pub fn take_over(info: &'static BootInfo) -> Result<Handover, BootError> {
     let largest_bytes = usable.map(|region| region.end.saturating_sub(region.start)).max().unwrap_or(0);
     let too_little = |needed_bytes| BootError::TooLittleMemory { largest_bytes, needed_bytes };
 
-    let heap_bytes = (largest_bytes / HEAP_SHARE / PAGE_SIZE * PAGE_SIZE).max(MIN_HEAP_BYTES);
-    let heap = find_place(&regions, &[], heap_bytes, PAGE_SIZE).ok_or(too_little(heap_bytes))?;
-    let heap = heap..HostPhysAddr(heap.0 + heap_bytes);
+    let heap = find_place(&regions, &[], HEAP_BYTES, PAGE_SIZE).ok_or(too_little(HEAP_BYTES))?;
+    let heap = heap..HostPhysAddr(heap.0 + HEAP_BYTES);
     let pointer = |address: HostPhysAddr| (offset + address.0) as *mut u8;
     // SAFETY: the range is usable RAM that nothing else claims, mapped by the window, and taken out of what the frame
     // allocator gets below. `take_over` runs once: it consumes the only `&'static BootInfo` of the entry point.
-    unsafe { mem::init_heap(pointer(heap.start), heap_bytes as usize) };
+    unsafe { mem::init_heap(pointer(heap.start), HEAP_BYTES as usize) };
 
     let frame_count = plan(&regions, &[]).frame_count;
     let table_bytes = (frame_count * 2).next_multiple_of(PAGE_SIZE);
     let table = find_place(&regions, core::slice::from_ref(&heap), table_bytes, PAGE_SIZE)
-        .ok_or(too_little(heap_bytes + table_bytes))?;
+        .ok_or(too_little(HEAP_BYTES + table_bytes))?;
     let table = table..HostPhysAddr(table.0 + table_bytes);
     // SAFETY: as above; a table of u16 is valid for any bytes, and the start is page-aligned.
     let owners = unsafe {
@@ -110,10 +107,10 @@ pub fn take_over(info: &'static BootInfo) -> Result<Handover, BootError> {
     let memory = plan(&regions, &[heap.clone(), table.clone()]);
     let needed = MIN_GUEST_BYTES / PAGE_SIZE;
     if memory.usable_frames() < needed {
-        return Err(too_little(heap_bytes + table_bytes + MIN_GUEST_BYTES));
+        return Err(too_little(HEAP_BYTES + table_bytes + MIN_GUEST_BYTES));
     }
     let mut frames = FrameAllocator::new(owners);
-    let usable_bytes = (memory.usable_frames() * PAGE_SIZE) + heap_bytes + table_bytes;
+    let usable_bytes = (memory.usable_frames() * PAGE_SIZE) + HEAP_BYTES + table_bytes;
     let frames_of = |range: &Range<HostPhysAddr>| Frame::containing(range.start)..Frame::containing(range.end);
     // The ranges are apart from each other and inside the table, as `plan` made them, so none can be refused.
     for range in memory.usable {

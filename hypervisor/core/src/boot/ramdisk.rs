@@ -6,6 +6,7 @@
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
 use tar_no_std::{ArchiveEntry, CorruptDataError, TarArchiveRef};
 use thiserror::Error;
 
@@ -43,7 +44,7 @@ pub enum RamdiskError {
         /// What is wrong.
         what: &'static str,
     },
-    /// A packed file does not fit in the hypervisor's heap.
+    /// There is no memory to unpack a packed file in.
     #[error("no memory to unpack the file `{name}` of the ramdisk: {len_bytes} bytes; give the machine more memory")]
     OutOfMemory {
         /// The file.
@@ -51,6 +52,26 @@ pub enum RamdiskError {
         /// Its length, unpacked.
         len_bytes: usize,
     },
+}
+
+/// A file of the ramdisk.
+#[derive(Debug)]
+pub enum File<'a, B> {
+    /// As it lies there.
+    Plain(&'a [u8]),
+    /// Unpacked in a buffer.
+    Unpacked(B),
+}
+
+impl<B: Deref<Target = [u8]>> Deref for File<'_, B> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Plain(content) => content,
+            Self::Unpacked(content) => content,
+        }
+    }
 }
 
 /// The files that came with the boot image.
@@ -72,16 +93,37 @@ impl<'a> Ramdisk<'a> {
         }
     }
 
-    /// The content of a file, unpacked where it is stored packed. A plain member goes before a packed one.
+    /// The content of a file, unpacked in the heap where it is stored packed: for small files.
+    ///
+    /// # Errors
+    /// As [`Ramdisk::file_in`].
+    pub fn file(&self, name: &str) -> Result<Cow<'a, [u8]>, RamdiskError> {
+        let in_heap = |len_bytes| {
+            let mut content = Vec::new();
+            content.try_reserve_exact(len_bytes).ok()?;
+            content.resize(len_bytes, 0);
+            Some(content)
+        };
+        Ok(match self.file_in(name, in_heap)? {
+            File::Plain(content) => Cow::Borrowed(content),
+            File::Unpacked(content) => Cow::Owned(content),
+        })
+    }
+
+    /// The content of a file, unpacked in what `buffer` gives for a length in bytes. A plain member goes before a packed one.
     ///
     /// # Errors
     /// [`RamdiskError`] when there is none, or it cannot be unpacked.
-    pub fn file(&self, name: &str) -> Result<Cow<'a, [u8]>, RamdiskError> {
+    pub fn file_in<B: DerefMut<Target = [u8]>>(
+        &self,
+        name: &str,
+        buffer: impl FnOnce(usize) -> Option<B>,
+    ) -> Result<File<'a, B>, RamdiskError> {
         if let Some(content) = self.member(|member| member == name) {
-            return Ok(Cow::Borrowed(content));
+            return Ok(File::Plain(content));
         }
         match self.member(|member| member.strip_suffix(PACKED_SUFFIX) == Some(name)) {
-            Some(packed) => unpack(name, packed).map(Cow::Owned),
+            Some(packed) => unpack(name, packed, buffer).map(File::Unpacked),
             None => Err(RamdiskError::NotFound { name: name.to_string(), there: self.names().join(", ") }),
         }
     }
@@ -108,18 +150,19 @@ fn member_name(name: &str) -> &str {
     name.strip_prefix("./").unwrap_or(name)
 }
 
-fn unpack(name: &str, packed: &[u8]) -> Result<Vec<u8>, RamdiskError> {
+fn unpack<B: DerefMut<Target = [u8]>>(
+    name: &str,
+    packed: &[u8],
+    buffer: impl FnOnce(usize) -> Option<B>,
+) -> Result<B, RamdiskError> {
     let damaged = |what| RamdiskError::Damaged { name: name.to_string(), what };
     let (length, block) = packed.split_first_chunk().ok_or_else(|| damaged("its length is missing"))?;
     let len_bytes = u32::from_le_bytes(*length) as usize;
     if len_bytes > MAX_UNPACKED_BYTES || len_bytes > block.len().saturating_mul(MAX_LZ4_RATIO) {
         return Err(damaged("it claims to be longer than it can be"));
     }
-    let mut content = Vec::new();
-    content
-        .try_reserve_exact(len_bytes)
-        .map_err(|_| RamdiskError::OutOfMemory { name: name.to_string(), len_bytes })?;
-    content.resize(len_bytes, 0);
+    let mut content =
+        buffer(len_bytes).ok_or_else(|| RamdiskError::OutOfMemory { name: name.to_string(), len_bytes })?;
     match lz4_flex::block::decompress_into(block, &mut content) {
         Ok(written) if written == len_bytes => Ok(content),
         Ok(_) => Err(damaged("it is shorter than it says")),

@@ -6,6 +6,7 @@
 
 use super::window::{ptr_to, zero_frame};
 use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 use lamina_core::memory::{Frame, FrameAllocator, HostPhysAddr, OutOfFrames, Owner, PAGE_SIZE};
 use spin::Mutex;
@@ -57,6 +58,54 @@ pub fn accounting(owners: &[Owner]) -> Accounting {
         held: owners.iter().map(|&owner| (owner, frames.held_by(owner))).collect(),
     })
     .unwrap_or(Accounting { free: 0, total: 0, held: Vec::new() })
+}
+
+/// A run of frames that the hypervisor owns, as bytes: for what is too large for the heap. Given back when dropped.
+#[derive(Debug)]
+pub struct HostBuffer {
+    first: Frame,
+    frame_count: usize,
+    len_bytes: usize,
+}
+
+impl HostBuffer {
+    /// `len_bytes` bytes of zeros.
+    ///
+    /// # Errors
+    /// [`OutOfFrames`] when there is no such run of frames.
+    pub fn new(len_bytes: usize) -> Result<Self, OutOfFrames> {
+        let frame_count = len_bytes.div_ceil(PAGE_SIZE as usize).next_power_of_two();
+        Ok(Self { first: alloc_zeroed(frame_count, Owner::HOST)?, frame_count, len_bytes })
+    }
+
+    fn start(&self) -> *mut u8 {
+        let Some(start) = ptr_to(self.first.base(), self.len_bytes as u64) else {
+            panic!("frame {:?} is outside the window onto physical memory", self.first)
+        };
+        start
+    }
+}
+
+impl Deref for HostBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the frames are ours alone, `len_bytes` of them initialised to zero at least; the borrow is `self`'s.
+        unsafe { core::slice::from_raw_parts(self.start(), self.len_bytes) }
+    }
+}
+
+impl DerefMut for HostBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and the borrow is exclusive.
+        unsafe { core::slice::from_raw_parts_mut(self.start(), self.len_bytes) }
+    }
+}
+
+impl Drop for HostBuffer {
+    fn drop(&mut self) {
+        free(self.first, self.frame_count, Owner::HOST);
+    }
 }
 
 /// A page frame that the hypervisor owns. Zeroed when made; given back when dropped.

@@ -7,7 +7,7 @@ mod map;
 mod window;
 
 pub(crate) use frames::init_frames;
-pub use frames::{Accounting, HostFrame, accounting};
+pub use frames::{Accounting, HostBuffer, HostFrame, accounting};
 pub use guest_ram::{GuestRam, PopulateError};
 pub(crate) use heap::init as init_heap;
 pub use heap::usage as heap_usage;
