@@ -7,12 +7,11 @@ mod interrupts;
 pub(crate) mod msr;
 
 pub use exceptions::{TrapFrame, set_exception_hook};
-pub use fpu::FpuState;
-pub(crate) use fpu::set_xcr0;
+pub(crate) use fpu::FpuState;
 pub(crate) use gdt::{gdt_base, host_selectors, tss_base};
-pub(crate) use interrupts::{ERROR_VECTOR, SERIAL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR};
+pub(crate) use interrupts::{ERROR_VECTOR, SERIAL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, handle_nmi};
 pub use interrupts::{
-    acknowledge, disable as disable_interrupts, handle_nmi_exit, nmi_count, take_pending_interrupts, unexpected_count,
+    acknowledge, disable as disable_interrupts, nmi_count, take_pending_interrupts, unexpected_count,
     wait_for_interrupt,
 };
 

@@ -8,10 +8,11 @@ mod window;
 
 pub(crate) use frames::init_frames;
 pub use frames::{Accounting, HostFrame, accounting};
+pub(crate) use guest_ram::RamId;
 pub use guest_ram::{GuestRam, PopulateError};
 pub(crate) use heap::init as init_heap;
 pub use heap::usage as heap_usage;
 pub use lamina_core::memory::{OutOfFrames, Owner};
 pub use map::{MapError, MappingFault, audit_mappings};
 pub(crate) use map::{RUN_TIME_BASE, drop_low_half, map_mmio, map_stack};
-pub(crate) use window::{Window, copy_words, ptr_to, set_window, zero_frame};
+pub(crate) use window::{Window, ptr_to, set_window};
