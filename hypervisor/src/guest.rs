@@ -3,6 +3,7 @@
 //! [`Guest::run`] is the path of every VM exit: deliver what is due, enter, decide ([`exit::handle`]), apply. It allocates
 //! and formats nothing but a crash report.
 
+use crate::flight;
 use crate::serial_port::SerialPort;
 use alloc::boxed::Box;
 use alloc::format;
@@ -171,6 +172,7 @@ impl Guest {
                 Ok(exit) => exit,
                 Err(failure) => return SliceEnd::Stopped(StopReason::Crashed(explain_entry_failure(failure))),
             };
+            flight::exit(exit.reason);
             if let Some(end) = machine.handle(&exit, &mut vmcs, port, counters) {
                 return end;
             }

@@ -4,6 +4,7 @@ mod exceptions;
 mod fpu;
 mod gdt;
 mod interrupts;
+mod machine_check;
 pub(crate) mod msr;
 
 pub use exceptions::{TrapFrame, set_exception_hook};
@@ -14,6 +15,8 @@ pub use interrupts::{
     acknowledge, disable as disable_interrupts, nmi_count, take_pending_interrupts, unexpected_count,
     wait_for_interrupt,
 };
+
+pub(crate) use machine_check::handle_machine_check;
 
 use crate::mem::MapError;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};

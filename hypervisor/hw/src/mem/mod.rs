@@ -4,6 +4,7 @@ mod frames;
 mod guest_ram;
 mod heap;
 mod map;
+mod seal;
 mod window;
 
 pub(crate) use frames::init_frames;
@@ -13,6 +14,8 @@ pub use guest_ram::{GuestRam, PopulateError};
 pub(crate) use heap::init as init_heap;
 pub use heap::usage as heap_usage;
 pub use lamina_core::memory::{OutOfFrames, Owner};
-pub use map::{MapError, MappingFault, audit_mappings};
-pub(crate) use map::{RUN_TIME_BASE, drop_low_half, map_mmio, map_stack};
+pub use map::MapError;
+pub(crate) use map::{RUN_TIME_BASE, map_mmio, map_stack};
+pub use seal::{MappingFault, audit_mappings};
+pub(crate) use seal::{drop_low_half, protect_image};
 pub(crate) use window::{Window, ptr_to, set_window};

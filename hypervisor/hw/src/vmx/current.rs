@@ -5,7 +5,7 @@ use super::instructions::{invvpid, vmread, vmwrite};
 use super::root::VmxRoot;
 use super::switch;
 use super::vcpu::Vcpu;
-use crate::cpu::{handle_nmi, msr};
+use crate::cpu::{handle_machine_check, handle_nmi, msr};
 use crate::mem::{GuestRam, OutOfFrames};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -58,8 +58,8 @@ impl<'a> CurrentVmcs<'a> {
         debug_assert_eq!(written, Ok(()), "VMWRITE of {field:?}");
     }
 
-    /// Runs the guest until its next exit, in `ram`: the one that the vCPU was made with. An NMI that caused the exit has been
-    /// handled when this returns.
+    /// Runs the guest until its next exit, in `ram`: the one that the vCPU was made with. An NMI or machine check that
+    /// caused the exit has been handled when this returns.
     ///
     /// # Errors
     /// [`EntryFailure`] when the CPU refused the VM entry before it looked at the guest's state. (Bad guest state comes as an
@@ -75,9 +75,7 @@ impl<'a> CurrentVmcs<'a> {
         match unsafe { switch::enter(gprs, self.vcpu.launched, &mut self.vcpu.host_rsp) } {
             0 => {
                 let exit = read_exit();
-                if is_nmi(&exit) {
-                    handle_nmi();
-                }
+                handle_host_exception(&exit);
                 // An entry that failed on the guest's state leaves the launch state as it was.
                 self.vcpu.launched |= exit.reason >> 31 == 0;
                 Ok(exit)
@@ -260,10 +258,23 @@ impl<'a> CurrentVmcs<'a> {
     }
 }
 
-/// Whether this exit is the host's NMI.
-fn is_nmi(exit: &RawExit) -> bool {
-    ExitReason::of(exit.reason) == Some(ExitReason::ExceptionOrNmi)
-        && exit.interruption_info >> 8 & 0b111 == EventKind::Nmi as u32
+/// Handles what exited from the guest but is the host's: NMIs and machine checks.
+#[inline]
+fn handle_host_exception(exit: &RawExit) {
+    const MACHINE_CHECK: u32 = 18;
+    const HARDWARE_EXCEPTION: u32 = EventKind::HardwareException as u32;
+    const NMI: u32 = EventKind::Nmi as u32;
+    match ExitReason::of(exit.reason) {
+        Some(ExitReason::ExceptionOrNmi) => {
+            match (exit.interruption_info >> 8 & 0b111, exit.interruption_info & 0xff) {
+                (NMI, _) => handle_nmi(),
+                (HARDWARE_EXCEPTION, MACHINE_CHECK) => handle_machine_check(),
+                _ => {}
+            }
+        }
+        Some(ExitReason::MachineCheckOnEntry) => handle_machine_check(),
+        _ => {}
+    }
 }
 
 impl VcpuState for CurrentVmcs<'_> {
