@@ -3,6 +3,7 @@
 //! [`Guest::run`] is the path of every VM exit: deliver what is due, enter, decide ([`exit::handle`]), apply. It allocates
 //! and formats nothing but a crash report.
 
+use crate::flight;
 use crate::serial_port::SerialPort;
 use alloc::boxed::Box;
 use alloc::format;
@@ -74,7 +75,7 @@ struct Machine {
     activity: Activity,
     /// To be delivered before anything else: an exception, or an event whose delivery an exit cut short.
     pending: Option<Event>,
-    /// An interrupt or NMI whose delivery raised an exception, which goes first.
+    /// An interrupt whose delivery raised an exception, which goes first.
     deferred: Option<Event>,
     /// The page's IRR or ISR may differ from the VMCS's guest interrupt status.
     interrupt_status_stale: bool,
@@ -167,10 +168,11 @@ impl Guest {
             // The timer starts anew at each entry, with what is left.
             let due = machine.next_deadline().map_or(until, |deadline| until.min(deadline));
             vmcs.set_preemption_timer(due.saturating_sub(host_now));
-            let exit = match vmcs.run(&mut machine.gprs) {
+            let exit = match vmcs.run(&machine.ram, &mut machine.gprs) {
                 Ok(exit) => exit,
                 Err(failure) => return SliceEnd::Stopped(StopReason::Crashed(explain_entry_failure(failure))),
             };
+            flight::exit(exit.reason);
             if let Some(end) = machine.handle(&exit, &mut vmcs, port, counters) {
                 return end;
             }
@@ -285,7 +287,8 @@ impl Machine {
     /// Has the next VM entry deliver the most urgent event, and the guest exit when it can take the next one.
     fn deliver(&mut self, vmcs: &mut CurrentVmcs<'_>) {
         let virtual_delivery = vmcs.has_apicv() && self.apic.mode() != ApicMode::Disabled;
-        if virtual_delivery && self.interrupt_status_stale {
+        if vmcs.has_apicv() && self.interrupt_status_stale {
+            // A disabled APIC delivers nothing, but the CPU goes by this status alone: its registers are clear then.
             let vector = |vector: Option<u8>| u64::from(vector.unwrap_or(0));
             let status = vector(self.apic.highest_isr()) << 8 | vector(self.apic.highest_irr());
             vmcs.write(GuestField::InterruptStatus, status);
@@ -357,12 +360,15 @@ impl Machine {
                 cpu::acknowledge(vector);
                 host_work = serial::has_input();
             }
-            Some(ExitReason::ExceptionOrNmi) if is_nmi(exit) => cpu::handle_nmi_exit(),
+            Some(ExitReason::ExceptionOrNmi) if is_debug_exception(exit) => vmcs.set_debug_status(exit.qualification),
             Some(ExitReason::InvalidGuestState) => {
                 let reason = explain_invalid_state(vmcs);
                 return Some(SliceEnd::Stopped(StopReason::Crashed(reason)));
             }
             _ => {}
+        }
+        if exit::nmi_unblocked_by_iret(exit) {
+            vmcs.set_nmi_blocking(true);
         }
         let now = time::now().wrapping_sub(self.origin);
         let mut cr2 = vmcs.cr2();
@@ -427,13 +433,19 @@ impl Machine {
     }
 
     /// Has `event` delivered next. It may have come up while `interrupted` was being delivered.
-    fn inject(&mut self, event: Event, interrupted: Option<Event>, vmcs: &CurrentVmcs<'_>) -> Option<SliceEnd> {
+    fn inject(&mut self, event: Event, interrupted: Option<Event>, vmcs: &mut CurrentVmcs<'_>) -> Option<SliceEnd> {
         match interrupted.map_or(Merged::Inject(event), |interrupted| exit::merge(interrupted, event)) {
             Merged::Inject(event) => {
                 self.pending = Some(event);
                 // An interrupt or NMI was acknowledged already: it must not be lost when an exception goes first.
-                let asynchronous = [EventKind::ExternalInterrupt, EventKind::Nmi];
-                self.deferred = interrupted.filter(|event| asynchronous.contains(&event.kind));
+                match interrupted.map(|event| event.kind) {
+                    Some(EventKind::ExternalInterrupt) => self.deferred = interrupted,
+                    Some(EventKind::Nmi) => {
+                        self.apic.return_nmi();
+                        vmcs.set_nmi_blocking(false);
+                    }
+                    _ => {}
+                }
                 None
             }
             Merged::TripleFault => {
@@ -465,9 +477,9 @@ fn can_take_interrupt(vmcs: &CurrentVmcs<'_>) -> bool {
         && vmcs.read(GuestField::InterruptibilityState) & BLOCKING_STI_OR_MOV_SS == 0
 }
 
-/// Whether this exception exit is the host's NMI.
-fn is_nmi(exit: &RawExit) -> bool {
-    exit.interruption_info >> 8 & 0b111 == EventKind::Nmi as u32
+/// Whether this exception exit is for a #DB, INT1's aside.
+fn is_debug_exception(exit: &RawExit) -> bool {
+    exit.interruption_info & 0x7ff == (EventKind::HardwareException as u32) << 8 | 1
 }
 
 #[cold]

@@ -59,7 +59,7 @@ pub(crate) fn start(info: &'static mut BootInfo) -> ! {
 
 /// Checks the hypervisor's own mappings and says which protections are on.
 fn seal() {
-    let faults = boot::seal();
+    let faults = boot::seal().unwrap_or_else(|error| refuse(&error));
     for fault in &faults {
         log::error!("the page at {:#x} is writable and executable at once", fault.linear);
     }

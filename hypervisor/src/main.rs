@@ -6,13 +6,14 @@
 //! - `vm`, `vmm`: VMs as the operator knows them, and the verbs that change them
 //! - `serial_port`: the host's side of a VM's serial port
 //! - `console_task`, `views`: the operator's console and what it shows
-//! - `logger`, `panic`: what is said, and the last words
+//! - `logger`, `panic`, `flight`: what is said, the last words, and what the CPU did before them
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
 mod console_task;
+mod flight;
 mod guest;
 mod init;
 mod logger;

@@ -1,13 +1,14 @@
 //! When the hypervisor itself is wrong: the epitaph on the serial line, then halt or reboot as configured.
 
+use crate::flight;
 use crate::logger::print;
-use alloc::format;
+use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 use lamina_core::config::OnPanic;
 use lamina_hw::acpi::Platform;
 use lamina_hw::cpu::{self, TrapFrame};
-use lamina_hw::{power, serial};
+use lamina_hw::{apic, power, serial};
 use spin::Once;
 
 static PANICKING: AtomicBool = AtomicBool::new(false);
@@ -21,11 +22,30 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         power::halt();
     }
     serial::seize();
-    print(&format!("\n*** LAMINA PANIC: {info}\n"));
+    // Nothing here allocates: the heap may be what is broken, or locked by what panicked. `Terminal` never fails.
+    let _ = writeln!(Terminal, "\n*** LAMINA PANIC: {info}");
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let _ = writeln!(Terminal, "Lamina {} ({profile}), CPU {}", env!("CARGO_PKG_VERSION"), apic::this_cpu());
+    let _ = write!(Terminal, "{}", flight::Epitaph);
+    let then = match POLICY.get() {
+        Some((OnPanic::Reboot, _)) => "reboots",
+        _ => "halts",
+    };
+    let _ = writeln!(Terminal, "*** the machine {then}");
     serial::flush();
     match POLICY.get() {
         Some((OnPanic::Reboot, platform)) => power::reset(platform),
         _ => power::halt(),
+    }
+}
+
+/// The serial line, for text that is formatted on its way.
+struct Terminal;
+
+impl Write for Terminal {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        print(text);
+        Ok(())
     }
 }
 

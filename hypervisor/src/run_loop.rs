@@ -1,6 +1,7 @@
 //! The loop of the CPU: the console, the timers, the next vCPU.
 
 use crate::console_task::ConsoleTask;
+use crate::flight;
 use crate::guest::SliceEnd;
 use crate::vmm::Vmm;
 use lamina_core::sched::{Decision, VcpuId, Why};
@@ -9,12 +10,17 @@ use lamina_hw::{apic, cpu, power, serial, time};
 /// The longest the CPU sleeps at a stretch, in microseconds: what polls the console where its interrupt does not come.
 const IDLE_MAX_US: u64 = 100_000;
 
+/// How often the serial line is looked at while guests run, in microseconds.
+const POLL_US: u64 = 20_000;
+
 /// Scheduler figures of the CPU itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CpuFigures {
     pub(crate) idle_ticks: u64,
     pub(crate) switches: u64,
     pub(crate) last: Option<VcpuId>,
+    /// Host TSC at which the serial line was last looked at without being asked by its interrupt.
+    polled_at: u64,
 }
 
 /// Runs for good.
@@ -22,6 +28,7 @@ pub(crate) fn run(mut vmm: Vmm, mut console: ConsoleTask) -> ! {
     let mut figures = CpuFigures::default();
     loop {
         cpu::take_pending_interrupts();
+        poll_serial(&vmm, &mut figures);
         console.turn(&mut vmm, &figures);
         end_if_asked(&vmm, &mut console);
         wake_due(&mut vmm);
@@ -53,6 +60,7 @@ fn run_vcpu(vmm: &mut Vmm, figures: &mut CpuFigures, vcpu: VcpuId, until: u64) {
         vmm.policy.block(vcpu);
         return;
     };
+    flight::turn(&vm.config.name, vcpu.index);
     let end = guest.run(&mut vmm.root, until, &mut vm.port, &mut vm.counters);
     let now = time::now();
     let why = match end {
@@ -65,6 +73,16 @@ fn run_vcpu(vmm: &mut Vmm, figures: &mut CpuFigures, vcpu: VcpuId, until: u64) {
         SliceEnd::Halted => vmm.wake(vcpu.vm),
         SliceEnd::Stopped(reason) => vmm.guest_stopped(vcpu.vm, reason),
         SliceEnd::Preempted | SliceEnd::HostWork | SliceEnd::Yielded => {}
+    }
+}
+
+/// Looks after the serial line now and then: its interrupt is edge-triggered, so one that comes while another is being handled
+/// is lost, and there may be no IOAPIC to route it.
+fn poll_serial(vmm: &Vmm, figures: &mut CpuFigures) {
+    let now = time::now();
+    if now.saturating_sub(figures.polled_at) >= vmm.clock.periods_to_ticks(POLL_US, 1_000_000) {
+        figures.polled_at = now;
+        serial::pump();
     }
 }
 

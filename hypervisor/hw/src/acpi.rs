@@ -9,32 +9,32 @@ use core::ptr::NonNull;
 use lamina_core::boot::acpi_s5::{SleepTypes, find_s5};
 use lamina_core::memory::HostPhysAddr;
 
-/// What the hypervisor uses of the host's ACPI tables.
+/// What the hypervisor uses of the host's ACPI tables. Only [`read`] makes one: it names the ports that this crate writes to.
 #[derive(Clone, Debug, Default)]
 pub struct Platform {
     /// Local APIC IDs of the enabled CPUs.
-    pub apic_ids: Vec<u32>,
+    pub(crate) apic_ids: Vec<u32>,
     /// (registers' physical address, first global system interrupt) of each IOAPIC.
-    pub ioapics: Vec<(HostPhysAddr, u32)>,
+    pub(crate) ioapics: Vec<(HostPhysAddr, u32)>,
     /// (ISA interrupt, global system interrupt, active low, level-triggered) where they differ from identity.
-    pub overrides: Vec<(u8, u32, bool, bool)>,
+    pub(crate) overrides: Vec<(u8, u32, bool, bool)>,
     /// (I/O port, 32 bits wide) of the PM timer.
-    pub pm_timer: Option<(u16, bool)>,
+    pub(crate) pm_timer: Option<(u16, bool)>,
     /// PM1a control port, PM1b control port, and the sleep types of \_S5.
-    pub power_off: Option<PowerOff>,
+    pub(crate) power_off: Option<PowerOff>,
     /// (I/O port, value) of the reset register.
-    pub reset: Option<(u16, u8)>,
+    pub(crate) reset: Option<(u16, u8)>,
 }
 
 /// How to enter S5, from the FADT and \_S5.
 #[derive(Clone, Copy, Debug)]
-pub struct PowerOff {
+pub(crate) struct PowerOff {
     /// PM1a control register's port.
-    pub pm1a_control: u16,
+    pub(crate) pm1a_control: u16,
     /// PM1b control register's port, if there is one.
-    pub pm1b_control: Option<u16>,
+    pub(crate) pm1b_control: Option<u16>,
     /// SLP_TYPa and SLP_TYPb of \_S5.
-    pub sleep_types: SleepTypes,
+    pub(crate) sleep_types: SleepTypes,
 }
 
 #[derive(Clone)]

@@ -65,7 +65,8 @@ pub struct Handover {
 ///
 /// # Errors
 /// [`BootError`].
-pub fn take_over(info: &'static BootInfo) -> Result<Handover, BootError> {
+pub fn take_over(info: &'static mut BootInfo) -> Result<Handover, BootError> {
+    let info: &'static BootInfo = info;
     serial::init();
     let offset = info.physical_memory_offset.into_option().ok_or(BootError::NoPhysicalMemoryMapping)?;
     let end_of_ram = info.memory_regions.iter().map(|region| region.end).max().unwrap_or(0);
@@ -89,7 +90,8 @@ pub fn take_over(info: &'static BootInfo) -> Result<Handover, BootError> {
     let heap = heap..HostPhysAddr(heap.0 + HEAP_BYTES);
     let pointer = |address: HostPhysAddr| (offset + address.0) as *mut u8;
     // SAFETY: the range is usable RAM that nothing else claims, mapped by the window, and taken out of what the frame
-    // allocator gets below. `take_over` runs once: it consumes the only `&'static BootInfo` of the entry point.
+    // allocator gets below. `take_over` runs once: it consumes the only reference to the boot loader's
+    // information, which the entry point was given.
     unsafe { mem::init_heap(pointer(heap.start), HEAP_BYTES as usize) };
 
     let frame_count = plan(&regions, &[]).frame_count;
@@ -144,9 +146,13 @@ fn ramdisk(info: &'static BootInfo) -> Option<&'static [u8]> {
     Some(unsafe { core::slice::from_raw_parts(address as *const u8, len) })
 }
 
-/// Pages that are writable and executable at once, after the boot loader's leftovers are gone.
-#[must_use]
-pub fn seal() -> Vec<mem::MappingFault> {
+/// Seals the hypervisor's own mappings: the boot loader's leftovers go, and the kernel's code and constants are read-only
+/// wherever they are mapped. Answers with the pages that are writable and executable at once, of which there should be none.
+///
+/// # Errors
+/// [`mem::MapError`] when there is no memory for page tables.
+pub fn seal() -> Result<Vec<mem::MappingFault>, mem::MapError> {
     mem::drop_low_half();
-    mem::audit_mappings()
+    mem::protect_image()?;
+    Ok(mem::audit_mappings())
 }

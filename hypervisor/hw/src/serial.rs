@@ -14,7 +14,7 @@ use uart_16550::{Config, Uart16550};
 pub const COM1: u16 = 0x3f8;
 /// ISA interrupt of COM1.
 pub const COM1_IRQ: u8 = 4;
-/// Bytes of output that may wait; more than this is sent synchronously.
+/// Bytes of output that may wait; who writes more waits until there is room.
 const OUTPUT_QUEUE_BYTES: usize = 64 * 1024;
 /// Bytes of input that may wait for the console; more than this is dropped.
 const INPUT_QUEUE_BYTES: usize = 4096;
@@ -56,12 +56,15 @@ pub fn write(bytes: &[u8]) {
         console.uart.send_bytes_exact(bytes);
         return;
     }
-    if console.output.len() + bytes.len() > OUTPUT_QUEUE_BYTES {
-        console.flush();
-        console.uart.send_bytes_exact(bytes);
-        return;
+    // Room is made for these bytes and no more: whoever writes without end is slowed down to the line's pace in small steps,
+    // instead of holding everybody for the seconds that a whole queue takes.
+    for part in bytes.chunks(OUTPUT_QUEUE_BYTES) {
+        while console.output.len() + part.len() > OUTPUT_QUEUE_BYTES {
+            let sent = console.uart.send_bytes(console.output.as_slices().0);
+            console.output.drain(..sent);
+        }
+        console.output.extend(part);
     }
-    console.output.extend(bytes);
     console.pump();
 }
 

@@ -1,6 +1,7 @@
 //! Events whose delivery an exit cut short, and what becomes of two that meet.
 
 use super::raw::{Event, EventKind, RawExit};
+use crate::vmx::ExitReason;
 
 /// #DF, with its error code of 0.
 const DOUBLE_FAULT: Event = Event::exception_with_code(8, 0);
@@ -52,6 +53,25 @@ impl Event {
 #[must_use]
 pub fn interrupted_event(exit: &RawExit) -> Option<Event> {
     Event::from_information(exit.idt_vectoring_info, exit.idt_vectoring_error, exit.instruction_len)
+}
+
+/// Whether an IRET had ended the blocking of NMIs before its own fault caused this exit. "The VMM should set bit 3 (blocking by
+/// NMI)" of the interruptibility state then, before the guest executes the IRET again (SDM volume 3, "Resuming Guest Software after
+/// Handling an Exception").
+#[must_use]
+pub fn nmi_unblocked_by_iret(exit: &RawExit) -> bool {
+    const VALID: u32 = 1 << 31;
+    const BIT_12: u32 = 1 << 12;
+    const DOUBLE_FAULT: u32 = 8;
+    // Bit 12 is undefined where the exit cut an event's delivery short, and for a double fault.
+    exit.idt_vectoring_info & VALID == 0
+        && match ExitReason::of(exit.reason) {
+            Some(ExitReason::ExceptionOrNmi) => {
+                exit.interruption_info & BIT_12 != 0 && exit.interruption_info & 0xff != DOUBLE_FAULT
+            }
+            Some(ExitReason::EptViolation) => exit.qualification & u64::from(BIT_12) != 0,
+            _ => false,
+        }
 }
 
 /// What happens when `new` arises during the delivery of `interrupted`.

@@ -27,7 +27,7 @@ mod xsetbv;
 
 pub use advance::advance;
 pub use counters::{ExitCounters, REASON_COUNT, Tally};
-pub use event::{Merged, interrupted_event, merge};
+pub use event::{Merged, interrupted_event, merge, nmi_unblocked_by_iret};
 pub use raw::{Event, EventKind, Outcome, RawExit, StopReason};
 
 use crate::device::board::Board;

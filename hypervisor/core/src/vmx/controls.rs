@@ -166,7 +166,10 @@ pub struct Controls {
 
 /// What Lamina cannot do without.
 pub const REQUIRED: Controls = Controls {
-    pin_based: PinBased::EXTERNAL_INTERRUPT_EXITING.union(PinBased::NMI_EXITING).union(PinBased::PREEMPTION_TIMER),
+    pin_based: PinBased::EXTERNAL_INTERRUPT_EXITING
+        .union(PinBased::NMI_EXITING)
+        .union(PinBased::VIRTUAL_NMIS)
+        .union(PinBased::PREEMPTION_TIMER),
     primary: PrimaryProcBased::HLT_EXITING
         .union(PrimaryProcBased::USE_TSC_OFFSETTING)
         .union(PrimaryProcBased::MWAIT_EXITING)
@@ -188,7 +191,7 @@ pub const REQUIRED: Controls = Controls {
 
 /// What Lamina sets where the CPU has it.
 pub const OPTIONAL: Controls = Controls {
-    pin_based: PinBased::VIRTUAL_NMIS,
+    pin_based: PinBased::empty(),
     primary: PrimaryProcBased::USE_TPR_SHADOW,
     secondary: SecondaryProcBased::ENABLE_VPID
         .union(SecondaryProcBased::ENABLE_RDTSCP)
@@ -200,11 +203,10 @@ pub const OPTIONAL: Controls = Controls {
     entry: EntryControls::empty(),
 };
 
-/// What is switched on and off while a guest runs, so that the CPU must allow both. "NMI-window exiting" is switched as
-/// well, but only where "virtual NMIs" are there.
+/// What is switched on and off while a guest runs, so that the CPU must allow both.
 pub const SWITCHED: Controls = Controls {
     pin_based: PinBased::empty(),
-    primary: PrimaryProcBased::INTERRUPT_WINDOW_EXITING,
+    primary: PrimaryProcBased::INTERRUPT_WINDOW_EXITING.union(PrimaryProcBased::NMI_WINDOW_EXITING),
     secondary: SecondaryProcBased::empty(),
     exit: ExitControls::empty(),
     entry: EntryControls::IA32E_MODE_GUEST,
@@ -291,7 +293,7 @@ impl ControlPlan {
         }
     }
 
-    /// Whether the CPU tracks NMI blocking for the guest, so that "NMI-window exiting" may be switched on.
+    /// Whether the CPU tracks NMI blocking for the guest.
     #[must_use]
     pub const fn virtual_nmis(&self) -> bool {
         self.controls.pin_based.contains(PinBased::VIRTUAL_NMIS)
@@ -339,11 +341,6 @@ pub fn resolve(capabilities: &Capabilities) -> Result<ControlPlan, Unsupported> 
     let primary_ones = PrimaryProcBased::from_bits_retain(capabilities.primary_proc_based.may_be_one());
     let secondary_ones = SecondaryProcBased::from_bits_retain(capabilities.secondary_proc_based.may_be_one());
 
-    // "If the 'virtual NMIs' VM-execution control is 0, the 'NMI-window exiting' VM-execution control must be 0."
-    // Without the window the tracking is of no use.
-    if !primary_ones.contains(PrimaryProcBased::NMI_WINDOW_EXITING) {
-        optional.pin_based.remove(PinBased::VIRTUAL_NMIS);
-    }
     // "If the 'use TPR shadow' VM-execution control is 0, the following VM-execution controls must also be 0: 'virtualize
     // x2APIC mode', 'APIC-register virtualization', and 'virtual-interrupt delivery'."
     let tpr_shadow = primary_ones.contains(PrimaryProcBased::USE_TPR_SHADOW);

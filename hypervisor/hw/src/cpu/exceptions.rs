@@ -136,6 +136,11 @@ pub(super) fn load_idt() {
     set!(idt.simd_floating_point, 19, without_error_code);
     set!(idt.virtualization, 20, without_error_code);
     set!(idt.cp_protection_exception, 21, with_error_code);
+    // Without a gate an unexpected interrupt would be a #NP of the hypervisor.
+    for vector in 32..=u8::MAX {
+        set!(idt[vector], 0xe3, without_error_code);
+    }
+    const _: () = assert!(interrupts::UNEXPECTED_VECTOR == 0xe3);
     set!(idt[super::TIMER_VECTOR], 0xe0, without_error_code);
     set!(idt[super::SERIAL_VECTOR], 0xe1, without_error_code);
     set!(idt[super::ERROR_VECTOR], 0xe2, without_error_code);

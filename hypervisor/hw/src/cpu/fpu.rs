@@ -17,32 +17,35 @@ const FCW_RESET: u16 = 0x37f;
 
 /// The saved state of one vCPU: an XSAVE area (standard format) or FXSAVE image, and the vCPU's XCR0.
 #[derive(Debug)]
-pub struct FpuState {
+pub(crate) struct FpuState {
     area: HostFrame,
+    /// The XCR0 that a guest may at most have on this CPU; `None` where there is no XSAVE, and FXSAVE is used. Asked once:
+    /// CPUID is a VM exit where the hypervisor itself is a guest.
+    xcr0_max: Option<u64>,
     xcr0: u64,
 }
 
-/// Whether this CPU has XSAVE; else FXSAVE is used.
-fn has_xsave() -> bool {
-    x86_64::registers::control::Cr4::read().contains(x86_64::registers::control::Cr4Flags::OSXSAVE)
+/// The XCR0 that a guest may at most have on this CPU, where the hypervisor has switched XSAVE on.
+fn xcr0_max() -> Option<u64> {
+    use x86_64::registers::control::{Cr4, Cr4Flags};
+    if !Cr4::read().contains(Cr4Flags::OSXSAVE) {
+        return None;
+    }
+    let states = raw_cpuid::CpuId::new().get_extended_state_info()?;
+    let (sse, avx) = (states.xcr0_supports_sse_128(), states.xcr0_supports_avx_256());
+    Some(1 | u64::from(sse) << 1 | u64::from(sse && avx) << 2)
 }
 
-/// The XCR0 that a guest may at most have on this CPU.
-fn host_xcr0() -> u64 {
-    let states = raw_cpuid::CpuId::new().get_extended_state_info();
-    states.map_or(1, |info| {
-        let mut mask = 1;
-        mask |= u64::from(info.xcr0_supports_sse_128()) << 1;
-        mask |= u64::from(info.xcr0_supports_avx_256()) << 2;
-        mask & XCR0_MASK
-    })
-}
-
-/// Sets XCR0 to a value that this CPU has.
-pub(crate) fn set_xcr0(value: u64) {
-    let value = (value & host_xcr0()) | 1;
-    // SAFETY: XSETBV with a subset of the supported x87/SSE/AVX bits and bit 0 set raises no fault; AVX without SSE
-    // cannot come here since `exit` refuses it to the guest. The hypervisor uses none of the registers it governs.
+/// XSETBV, of what is legal of `value` on a CPU that has the states in `max`.
+fn xsetbv(value: u64, max: u64) {
+    const SSE: u64 = 0b010;
+    const AVX: u64 = 0b100;
+    let mut value = value & max | 1;
+    if value & SSE == 0 {
+        value &= !AVX;
+    }
+    // SAFETY: XSETBV raises no fault with a subset of the supported x87/SSE/AVX bits, bit 0 set, and no AVX without SSE. The
+    // hypervisor uses none of the registers it governs.
     unsafe { asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") 0, options(nomem, nostack)) };
 }
 
@@ -51,25 +54,28 @@ impl FpuState {
     ///
     /// # Errors
     /// [`OutOfFrames`] when there is no frame for it.
-    pub fn new(owner: Owner) -> Result<Self, OutOfFrames> {
+    pub(crate) fn new(owner: Owner) -> Result<Self, OutOfFrames> {
         let mut area = HostFrame::new(owner)?;
         area.write_u32(MXCSR_OFFSET, MXCSR_RESET);
         area.write_u32(0, u32::from(FCW_RESET));
         // XSTATE_BV = x87 | SSE: both are restored from the area.
         area.write_u32(512, 0b11);
-        Ok(Self { area, xcr0: 1 })
+        Ok(Self { area, xcr0_max: xcr0_max(), xcr0: 1 })
     }
 
-    /// The XCR0 to give the vCPU when it runs.
-    pub fn set_xcr0(&mut self, xcr0: u64) {
+    /// The XCR0 that the vCPU, which is loaded, has from now on.
+    pub(crate) fn set_xcr0(&mut self, xcr0: u64) {
         self.xcr0 = xcr0;
+        if let Some(max) = self.xcr0_max {
+            xsetbv(xcr0, max);
+        }
     }
 
     /// Takes the registers of this CPU into the area.
     pub(crate) fn save(&mut self) {
         let area = self.area.as_mut_ptr();
-        if has_xsave() {
-            set_xcr0(host_xcr0());
+        if let Some(max) = self.xcr0_max {
+            xsetbv(max, max);
             // SAFETY: the area is a whole page, 64-byte aligned and exclusively ours; the states of XCR0_MASK need 832 bytes.
             unsafe { asm!("xsave64 [{}]", in(reg) area, in("eax") XCR0_MASK as u32, in("edx") 0, options(nostack)) };
         } else {
@@ -81,12 +87,12 @@ impl FpuState {
     /// Gives the CPU this state, and the vCPU's XCR0.
     pub(crate) fn restore(&mut self) {
         let area = self.area.as_mut_ptr();
-        if has_xsave() {
-            set_xcr0(host_xcr0());
+        if let Some(max) = self.xcr0_max {
+            xsetbv(max, max);
             // SAFETY: the area was written by XSAVE in the same format, or by `new` with a valid header (XSTATE_BV within
             // XCR0, reserved bytes zero) and a valid MXCSR; guests cannot write to it.
             unsafe { asm!("xrstor64 [{}]", in(reg) area, in("eax") XCR0_MASK as u32, in("edx") 0, options(nostack)) };
-            set_xcr0(self.xcr0);
+            xsetbv(self.xcr0, max);
         } else {
             // SAFETY: the area holds an FXSAVE image, or the one `new` made.
             unsafe { asm!("fxrstor64 [{}]", in(reg) area, options(nostack)) };

@@ -13,6 +13,9 @@ pub(crate) const TIMER_VECTOR: u8 = 0xe0;
 pub(crate) const SERIAL_VECTOR: u8 = 0xe1;
 /// The local APIC's error interrupt.
 pub(crate) const ERROR_VECTOR: u8 = 0xe2;
+/// Stands for every other vector. Nothing is set up to raise one, but firmware may have left something on, and a masked 8259A
+/// still raises its spurious interrupt.
+pub(super) const UNEXPECTED_VECTOR: u8 = 0xe3;
 /// The local APIC's spurious vector; it gets no EOI.
 pub(crate) const SPURIOUS_VECTOR: u8 = 0xff;
 
@@ -40,8 +43,9 @@ pub(super) fn nmi() {
 
 /// After a VM exit that an NMI caused: runs the NMI handler as the CPU would have. NMIs stay blocked after such an exit
 /// until the next IRET ("blocking by NMI"), which the stub behind `int 2` executes.
-pub fn handle_nmi_exit() {
-    // SAFETY: vector 2 of the hypervisor's IDT is its NMI stub, which saves and restores every register.
+pub(crate) fn handle_nmi() {
+    // SAFETY: vector 2 of the hypervisor's IDT is its NMI stub, which saves and restores every register; a VM exit happens only
+    // on a CPU that `Cpu::take_over` has put on this IDT.
     unsafe { core::arch::asm!("int 2") };
 }
 

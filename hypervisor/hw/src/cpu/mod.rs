@@ -4,17 +4,19 @@ mod exceptions;
 mod fpu;
 mod gdt;
 mod interrupts;
+mod machine_check;
 pub(crate) mod msr;
 
 pub use exceptions::{TrapFrame, set_exception_hook};
-pub use fpu::FpuState;
-pub(crate) use fpu::set_xcr0;
+pub(crate) use fpu::FpuState;
 pub(crate) use gdt::{gdt_base, host_selectors, tss_base};
-pub(crate) use interrupts::{ERROR_VECTOR, SERIAL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR};
+pub(crate) use interrupts::{ERROR_VECTOR, SERIAL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, handle_nmi};
 pub use interrupts::{
-    acknowledge, disable as disable_interrupts, handle_nmi_exit, nmi_count, take_pending_interrupts, unexpected_count,
+    acknowledge, disable as disable_interrupts, nmi_count, take_pending_interrupts, unexpected_count,
     wait_for_interrupt,
 };
+
+pub(crate) use machine_check::handle_machine_check;
 
 use crate::mem::MapError;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};

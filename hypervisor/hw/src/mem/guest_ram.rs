@@ -8,9 +8,12 @@ use super::frames::{alloc_zeroed, free, with_frames};
 use super::window::{copy_words, ptr_to};
 use super::{HostFrame, OutOfFrames, Owner};
 use crate::vmx::invalidate_ept;
+use core::sync::atomic::{AtomicU64, Ordering};
 use lamina_core::ept::{Access, Ept, EptFeatures, MapError, MemoryType, PageSize, TableMemory};
 use lamina_core::loader::RamLayout;
-use lamina_core::memory::{Frame, FrameKind, GuestMemory, GuestPhysAddr, MemoryError, PAGE_SIZE};
+use lamina_core::memory::{
+    Frame, FrameAllocator, FrameKind, GuestMemory, GuestPhysAddr, HostPhysAddr, MemoryError, PAGE_SIZE,
+};
 use thiserror::Error;
 
 /// Guest-physical address of the local APIC's registers.
@@ -27,9 +30,19 @@ pub enum PopulateError {
     OutOfFrames(OutOfFrames),
 }
 
+/// Tells a [`GuestRam`] from every other one, past ones too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RamId(u64);
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
 /// The RAM of one VM. Dropping it takes the EPT down and gives every frame back.
 #[derive(Debug)]
 pub struct GuestRam {
+    id: RamId,
+    /// What the CPU takes for the local APIC's registers where it virtualises accesses to them. The guest never reaches its
+    /// content.
+    apic_access: HostFrame,
     tables: Tables,
     layout: RamLayout,
     ept: Option<Ept>,
@@ -40,6 +53,7 @@ pub struct GuestRam {
 #[derive(Clone, Copy, Debug)]
 struct Tables {
     slot: u16,
+    apic_access: Frame,
 }
 
 impl Tables {
@@ -49,13 +63,35 @@ impl Tables {
         Some(unsafe { start.cast::<u64>().add(index % 512) })
     }
 
-    /// Whether the guest may be shown `frame_count` frames from `first` on.
-    fn all_owned(&self, first: Frame, frame_count: u64) -> bool {
-        let mine = [FrameKind::Ram, FrameKind::Ept, FrameKind::Vcpu].map(|kind| Owner::vm(self.slot, kind));
-        with_frames(|frames| {
-            (first.0..first.0 + frame_count).all(|number| mine.contains(&frames.owner_of(Frame(number))))
-        })
-        .unwrap_or(false)
+    /// Whether this VM holds `frame_count` frames from `first` on as frames of this kind.
+    fn holds(&self, kind: FrameKind, first: Frame, frame_count: u64) -> bool {
+        let owner = Owner::vm(self.slot, kind);
+        let all = |frames: &mut FrameAllocator| {
+            (first.0..first.0 + frame_count).all(|number| frames.owner_of(Frame(number)) == owner)
+        };
+        with_frames(all).unwrap_or(false)
+    }
+
+    /// Whether the CPU may find this entry in a table.
+    ///
+    /// Bits 7:3 are reserved in an entry that names a table, and our leaves are never all zero there (write-back memory), so
+    /// they tell one from the other at every level.
+    fn allows(&self, entry: u64) -> bool {
+        const PRESENT: u64 = 0b111;
+        const FRAME: u64 = 0x000f_ffff_ffff_f000;
+        const LEAF_ONLY: u64 = 0b1111_1000;
+        const LARGE: u64 = 1 << 7;
+        let target = Frame((entry & FRAME) >> 12);
+        // The level is not known here, so neither is a large leaf's size beyond 2 MiB: the first 2 MiB are checked.
+        // `populate` takes runs whole from the allocator, so they stand for the rest of a 1 GiB run.
+        let frame_count = if entry & LARGE != 0 { 512 } else { 1 };
+        if entry & PRESENT == 0 {
+            true
+        } else if entry & LEAF_ONLY == 0 {
+            self.holds(FrameKind::Ept, target, 1)
+        } else {
+            self.holds(FrameKind::Ram, target, frame_count) || frame_count == 1 && target == self.apic_access
+        }
     }
 }
 
@@ -74,16 +110,8 @@ impl TableMemory for Tables {
     }
 
     fn write_entry(&mut self, table: Frame, index: usize, value: u64) {
-        const PRESENT: u64 = 0b111;
-        const FRAME: u64 = 0x000f_ffff_ffff_f000;
-        const LEAF: u64 = 1 << 7;
-        let is_table = with_frames(|frames| frames.owner_of(table)) == Some(Owner::vm(self.slot, FrameKind::Ept));
-        // The level is not known here, so neither is a leaf's size beyond 2 MiB: the first 2 MiB are checked. `populate` takes
-        // runs whole from the allocator, so they stand for the rest of a 1 GiB run.
-        let shown = if value & LEAF != 0 { 512 } else { 1 };
-        let target = Frame((value & FRAME) >> 12);
-        let allowed = value & PRESENT == 0 || self.all_owned(target, shown);
-        let Some(entry) = Self::entry_ptr(table, index).filter(|_| is_table && allowed) else {
+        let allowed = self.holds(FrameKind::Ept, table, 1) && self.allows(value);
+        let Some(entry) = Self::entry_ptr(table, index).filter(|_| allowed) else {
             panic!("EPT entry {index} of table {table:?} := {value:#x} refused: not a frame of VM slot {}", self.slot);
         };
         // SAFETY: the entry is in a table of this VM, and what it shows to the guest is this VM's too.
@@ -102,10 +130,22 @@ impl GuestRam {
         features: EptFeatures,
         largest_page: PageSize,
     ) -> Result<Self, OutOfFrames> {
-        let mut tables = Tables { slot };
+        let apic_access = HostFrame::new(Owner::vm(slot, FrameKind::Vcpu))?;
+        let mut tables = Tables { slot, apic_access: Frame::containing(apic_access.address()) };
         let ept = Ept::new(&mut tables, features)?;
         let largest_page = ept.supported_size(largest_page);
-        Ok(Self { tables, layout, ept: Some(ept), largest_page })
+        let id = RamId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { id, apic_access, tables, layout, ept: Some(ept), largest_page })
+    }
+
+    /// Tells this RAM from every other one.
+    pub(crate) const fn id(&self) -> RamId {
+        self.id
+    }
+
+    /// The APIC-access page's address, for the VMCS.
+    pub(crate) fn apic_access_page(&self) -> HostPhysAddr {
+        self.apic_access.address()
     }
 
     /// Which guest-physical addresses are RAM.
@@ -165,30 +205,18 @@ impl GuestRam {
     ///
     /// # Errors
     /// [`OutOfFrames`] when there is no frame for a table.
-    pub fn show_apic_access_page(&mut self, page: Option<&HostFrame>) -> Result<(), OutOfFrames> {
+    pub(crate) fn show_apic_access_page(&mut self, show: bool) -> Result<(), OutOfFrames> {
         let Some(ept) = self.ept.as_mut() else { return Ok(()) };
         let shown = ept.translate(&self.tables, LOCAL_APIC_BASE).is_some();
-        match page {
-            Some(page) if !shown => {
-                let frame = Frame::containing(page.address());
-                let mapped = ept.map(
-                    &mut self.tables,
-                    LOCAL_APIC_BASE,
-                    frame,
-                    PageSize::Size4K,
-                    (Access::ReadWrite, MemoryType::WriteBack),
-                );
-                match mapped {
-                    Err(MapError::OutOfFrames(error)) => return Err(error),
-                    Ok(_) | Err(_) => {}
-                }
+        if show && !shown {
+            let rights = (Access::ReadWrite, MemoryType::WriteBack);
+            let frame = self.tables.apic_access;
+            let mapped = ept.map(&mut self.tables, LOCAL_APIC_BASE, frame, PageSize::Size4K, rights);
+            if let Err(MapError::OutOfFrames(error)) = mapped {
+                return Err(error);
             }
-            None if shown => {
-                if ept.unmap(&mut self.tables, LOCAL_APIC_BASE, PageSize::Size4K)?.is_some() {
-                    invalidate_ept(ept.eptp());
-                }
-            }
-            _ => {}
+        } else if !show && ept.unmap(&mut self.tables, LOCAL_APIC_BASE, PageSize::Size4K)?.is_some() {
+            invalidate_ept(ept.eptp());
         }
         Ok(())
     }
@@ -254,7 +282,7 @@ impl Drop for GuestRam {
         invalidate_ept(ept.eptp());
         let owner = Owner::vm(self.tables.slot, FrameKind::Ram);
         ept.destroy(&mut self.tables, |_, frame, size| {
-            // The APIC-access page is the vCPU's, and freed with it.
+            // The APIC-access page is a `HostFrame`, which frees itself.
             let is_ram = with_frames(|frames| frames.owner_of(frame)) == Some(owner);
             if is_ram {
                 free(frame, size.frames() as usize, owner);

@@ -1,12 +1,10 @@
 //! The hypervisor's own linear address space: what the boot loader made of it, and what is added to it.
 //!
-//! The boot loader maps the kernel's segments by their ELF flags and everything else no-execute. What it needed for
-//! itself in the low half is dropped. [`audit_mappings`] then walks all that is mapped and finds every page that is
-//! writable and executable at once.
+//! The boot loader maps the kernel's segments by their ELF flags and everything else no-execute; `seal` checks and tightens
+//! that once the hypervisor runs.
 
 use super::frames::alloc_zeroed;
 use super::window::window;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use lamina_core::memory::{Frame, HostPhysAddr, OutOfFrames, Owner, PAGE_SIZE};
 use thiserror::Error;
@@ -41,7 +39,7 @@ unsafe impl x86_64::structures::paging::FrameAllocator<Size4KiB> for TableFrames
     }
 }
 
-fn mapper() -> OffsetPageTable<'static> {
+pub(super) fn mapper() -> OffsetPageTable<'static> {
     let offset = VirtAddr::new(window().offset);
     let (root, _) = Cr3::read();
     let table = (offset + root.start_address().as_u64()).as_mut_ptr::<PageTable>();
@@ -89,60 +87,4 @@ pub(crate) fn map_mmio(hpa: HostPhysAddr) -> Result<u64, MapError> {
         | PageTableFlags::WRITE_THROUGH;
     map_page(linear, Frame::containing(hpa), flags)?;
     Ok(linear + hpa.page_offset())
-}
-
-/// Drops what the boot loader identity-mapped for its hand-over (its context switch and its GDT, in the first level-4
-/// entry). To be called once the hypervisor runs on its own descriptor tables.
-pub(crate) fn drop_low_half() {
-    let mut mapper = mapper();
-    mapper.level_4_table_mut()[0].set_unused();
-    x86_64::instructions::tlb::flush_all();
-}
-
-/// A page of the hypervisor's that is writable and executable at once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MappingFault {
-    /// Its linear address.
-    pub linear: u64,
-}
-
-/// Walks the hypervisor's page tables for pages that are writable and executable at once. Reads only.
-#[must_use]
-pub fn audit_mappings() -> Vec<MappingFault> {
-    let mapper = mapper();
-    let mut faults = Vec::new();
-    for (index, entry) in mapper.level_4_table().iter().enumerate() {
-        if entry.flags().contains(PageTableFlags::PRESENT) {
-            audit_table(entry.addr(), 3, sign_extend((index as u64) << 39), entry.flags(), &mut faults);
-        }
-    }
-    faults
-}
-
-fn sign_extend(linear: u64) -> u64 {
-    VirtAddr::new_truncate(linear).as_u64()
-}
-
-/// Walks one table of `level` (3 to 1); `above` are the rights that the tables above grant (writable if all are,
-/// no-execute if any is).
-fn audit_table(table: PhysAddr, level: u32, base: u64, above: PageTableFlags, faults: &mut Vec<MappingFault>) {
-    let table = (window().offset + table.as_u64()) as *const PageTable;
-    // SAFETY: a present entry of the active tables points to a page table, which nobody changes meanwhile.
-    let table = unsafe { &*table };
-    for (index, entry) in table.iter().enumerate() {
-        let flags = entry.flags();
-        if !flags.contains(PageTableFlags::PRESENT) {
-            continue;
-        }
-        let linear = base + ((index as u64) << (12 + 9 * (level - 1)));
-        let writable = flags.intersection(above) & PageTableFlags::WRITABLE;
-        let no_execute = flags.union(above) & PageTableFlags::NO_EXECUTE;
-        if level == 1 || flags.contains(PageTableFlags::HUGE_PAGE) {
-            if !writable.is_empty() && no_execute.is_empty() {
-                faults.push(MappingFault { linear });
-            }
-        } else {
-            audit_table(entry.addr(), level - 1, linear, writable | no_execute, faults);
-        }
-    }
 }

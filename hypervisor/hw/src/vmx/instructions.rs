@@ -94,18 +94,42 @@ pub(crate) unsafe fn vmwrite(encoding: u32, value: u64) -> Result<(), VmFail> {
     outcome(carry, zero)
 }
 
-/// INVEPT, single-context: drops what the CPU caches of the translations under this EPT pointer.
-pub(crate) fn invept_single(eptp: u64) {
-    const SINGLE_CONTEXT: u64 = 1;
+/// INVEPT and INVVPID: the type for one EPT pointer or VPID.
+const SINGLE_CONTEXT: u64 = 1;
+/// The type for all of them (of all VPIDs but 0).
+const ALL_CONTEXT: u64 = 2;
+
+/// INVEPT: drops what the CPU caches of the translations under this EPT pointer.
+///
+/// # Panics
+/// If the CPU refuses, which the check of its capabilities ruled out: a guest with stale translations could reach frames that
+/// are no longer its own.
+pub(crate) fn invept(eptp: u64) {
     let descriptor: [u64; 2] = [eptp, 0];
+    let (carry, zero): (u8, u8);
     // SAFETY: INVEPT only drops cached translations; the descriptor is 16 readable bytes.
-    unsafe { asm!("invept {}, [{}]", in(reg) SINGLE_CONTEXT, in(reg) &descriptor, options(nostack)) };
+    unsafe {
+        asm!("invept {}, [{}]", "setc {}", "setz {}", in(reg) SINGLE_CONTEXT, in(reg) &descriptor,
+             lateout(reg_byte) carry, lateout(reg_byte) zero, options(nostack));
+    }
+    assert_eq!(outcome(carry, zero), Ok(()), "INVEPT of EPT pointer {eptp:#x}");
 }
 
-/// INVVPID, single-context: drops the linear translations tagged with this VPID.
-pub(crate) fn invvpid_single(vpid: u16) {
-    const SINGLE_CONTEXT: u64 = 1;
+/// INVVPID: drops the linear translations tagged with this VPID; where the CPU cannot drop one VPID's, those of all.
+///
+/// # Panics
+/// As [`invept`].
+pub(crate) fn invvpid(vpid: u16) {
     let descriptor: [u64; 2] = [u64::from(vpid), 0];
-    // SAFETY: INVVPID only drops cached translations; the descriptor is 16 readable bytes and the VPID is not 0.
-    unsafe { asm!("invvpid {}, [{}]", in(reg) SINGLE_CONTEXT, in(reg) &descriptor, options(nostack)) };
+    let run = |kind: u64| {
+        let (carry, zero): (u8, u8);
+        // SAFETY: INVVPID only drops cached translations; the descriptor is 16 readable bytes and the VPID is not 0.
+        unsafe {
+            asm!("invvpid {}, [{}]", "setc {}", "setz {}", in(reg) kind, in(reg) &descriptor,
+                 lateout(reg_byte) carry, lateout(reg_byte) zero, options(nostack));
+        }
+        outcome(carry, zero)
+    };
+    let done = run(SINGLE_CONTEXT).or_else(|_| run(ALL_CONTEXT));
+    assert_eq!(done, Ok(()), "INVVPID of {vpid}");
 }

@@ -1,14 +1,23 @@
 //! VMX operation: the instructions, one root per CPU, and vCPUs with their world switch.
+//!
+//! - `vcpu`: what a vCPU owns, and the registers that no VMCS holds
+//! - `program`: what its VMCS is filled with at first
+//! - `current`: the VMCS while it is current: running the guest, changing controls, reading and writing its state
+//! - `exit_fields`: what an exit left in it
 
 mod capabilities;
+mod current;
+mod exit_fields;
 mod instructions;
 mod pages;
+mod program;
 mod root;
 mod switch;
 mod vcpu;
 
 pub use capabilities::cpu_facts;
+pub use current::{CurrentVmcs, EntryFailure};
 pub use pages::VirtualApicPage;
 pub(crate) use root::invalidate_ept;
 pub use root::{VmxError, VmxRoot};
-pub use vcpu::{CurrentVmcs, EntryFailure, Vcpu};
+pub use vcpu::Vcpu;

@@ -1,12 +1,14 @@
 //! VMX root operation of one CPU.
 
 use super::capabilities;
-use super::instructions::{VmFail, vmptrld, vmxon};
-use super::vcpu::{CurrentVmcs, Vcpu};
+use super::current::CurrentVmcs;
+use super::instructions::{VmFail, invept, vmptrld, vmxon};
+use super::vcpu::Vcpu;
 use crate::cpu::{Cpu, msr};
 use crate::mem::{HostFrame, OutOfFrames, Owner};
-use core::sync::atomic::{AtomicBool, Ordering};
-use lamina_core::memory::HostPhysAddr;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use lamina_core::vmx::Capabilities;
 use lamina_core::vmx::controls::ControlPlan;
 use lamina_core::vmx::refusal::{Refusal, check_cpu, feature_control_to_write};
@@ -33,24 +35,61 @@ pub enum VmxError {
     VmxonFailed(&'static str),
 }
 
-/// A CPU in VMX root operation. Not `Send`: it is the proof that *this* CPU is.
+/// A CPU in VMX root operation. Not `Send`: it is the proof that *this* CPU is. The CPU stays in it, so that a root that was
+/// dropped cannot be had again.
 #[derive(Debug)]
 pub struct VmxRoot {
     plan: ControlPlan,
     capabilities: Capabilities,
-    _vmxon_region: HostFrame,
-    io_bitmaps: [HostFrame; 2],
-    msr_bitmaps: MsrBitmaps,
-    /// The vCPU whose registers this CPU holds, by its VMCS's address.
-    loaded: Option<HostPhysAddr>,
+    pages: &'static RootPages,
+    resident: Arc<Resident>,
     _this_cpu: core::marker::PhantomData<*const ()>,
 }
 
-/// The MSR bitmaps: one for all vCPUs, and one for those whose x2APIC the CPU virtualises.
+/// The pages that VMX operation and every VMCS of this CPU name: never freed, since nothing tells when the last of them is gone.
 #[derive(Debug)]
-pub(super) struct MsrBitmaps {
-    pub(super) default: HostFrame,
-    pub(super) x2apic: HostFrame,
+pub(super) struct RootPages {
+    vmxon_region: HostFrame,
+    pub(super) io_bitmaps: [HostFrame; 2],
+    /// For all vCPUs but those whose x2APIC the CPU virtualises.
+    pub(super) msr_bitmap: HostFrame,
+    /// For those.
+    pub(super) msr_bitmap_x2apic: HostFrame,
+}
+
+impl RootPages {
+    fn new(revision_id: u32) -> Result<Self, OutOfFrames> {
+        let new = || HostFrame::new(Owner::HOST);
+        let mut pages =
+            Self { vmxon_region: new()?, io_bitmaps: [new()?, new()?], msr_bitmap: new()?, msr_bitmap_x2apic: new()? };
+        pages.vmxon_region.write_u32(0, revision_id);
+        for bitmap in &mut pages.io_bitmaps {
+            bitmap.fill(0xff);
+        }
+        build_bitmap(pages.msr_bitmap.bytes_mut(), false);
+        build_bitmap(pages.msr_bitmap_x2apic.bytes_mut(), true);
+        Ok(pages)
+    }
+}
+
+/// What one CPU holds of which vCPU, by the vCPUs' numbers; 0 is none. Shared with the vCPUs, so that one that is dropped is
+/// forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Resident {
+    /// Whose VMCS is current.
+    vmcs: AtomicU64,
+    /// Whose registers are in the CPU.
+    registers: AtomicU64,
+}
+
+impl Resident {
+    /// The vCPU with this number is no more.
+    pub(super) fn forget(&self, id: u64) {
+        for holder in [&self.vmcs, &self.registers] {
+            // Failing means that it is another one's.
+            let _ = holder.compare_exchange(id, 0, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
 }
 
 impl VmxRoot {
@@ -63,25 +102,14 @@ impl VmxRoot {
         let plan = check_cpu(&facts)?;
         // With a plan there are capabilities it was made from.
         let capabilities = facts.capabilities.unwrap_or_default();
-        let mut vmxon_region = HostFrame::new(Owner::HOST)?;
-        vmxon_region.write_u32(0, capabilities.revision_id());
-        let mut io_bitmaps = [HostFrame::new(Owner::HOST)?, HostFrame::new(Owner::HOST)?];
-        for bitmap in &mut io_bitmaps {
-            bitmap.fill(0xff);
-        }
-        let mut msr_bitmaps =
-            MsrBitmaps { default: HostFrame::new(Owner::HOST)?, x2apic: HostFrame::new(Owner::HOST)? };
-        build_bitmap(msr_bitmaps.default.bytes_mut(), false);
-        build_bitmap(msr_bitmaps.x2apic.bytes_mut(), true);
-        switch_on(&capabilities, &vmxon_region)?;
+        let pages = RootPages::new(capabilities.revision_id())?;
+        switch_on(&capabilities, &pages.vmxon_region)?;
         VMX_ON.store(true, Ordering::Release);
         Ok(Self {
             plan,
             capabilities,
-            _vmxon_region: vmxon_region,
-            io_bitmaps,
-            msr_bitmaps,
-            loaded: None,
+            pages: Box::leak(Box::new(pages)),
+            resident: Arc::default(),
             _this_cpu: core::marker::PhantomData,
         })
     }
@@ -98,42 +126,45 @@ impl VmxRoot {
         &self.capabilities
     }
 
-    pub(super) const fn io_bitmaps(&self) -> &[HostFrame; 2] {
-        &self.io_bitmaps
+    pub(super) const fn pages(&self) -> &'static RootPages {
+        self.pages
     }
 
-    pub(super) const fn msr_bitmaps(&self) -> &MsrBitmaps {
-        &self.msr_bitmaps
+    pub(super) fn resident(&self) -> Arc<Resident> {
+        Arc::clone(&self.resident)
+    }
+
+    /// Makes the vCPU's VMCS current; whose registers the CPU holds is another matter.
+    pub(super) fn make_current<'a>(&'a mut self, vcpu: &'a mut Vcpu) -> CurrentVmcs<'a> {
+        if self.resident.vmcs.load(Ordering::Acquire) != vcpu.id() {
+            // SAFETY: the region is the vCPU's own frame, initialised with the revision identifier, and VMX runs on one CPU.
+            let made_current = unsafe { vmptrld(vcpu.vmcs_address()) };
+            assert_eq!(made_current, Ok(()), "VMPTRLD of a VMCS region of ours");
+            self.resident.vmcs.store(vcpu.id(), Ordering::Release);
+        }
+        CurrentVmcs::new(self, vcpu)
     }
 
     /// Makes the vCPU's VMCS current and gives the CPU its registers.
     ///
-    /// The vCPU that was loaded before must have been unloaded: else its registers would be lost, which is a bug of ours.
-    pub fn load<'a>(&mut self, vcpu: &'a mut Vcpu) -> CurrentVmcs<'a> {
-        let address = vcpu.vmcs_address();
-        if self.loaded != Some(address) {
-            assert!(self.loaded.is_none(), "a vCPU is loaded while another one's registers are in the CPU");
-            // SAFETY: the region is the vCPU's own frame, initialised with the revision identifier, and VMX runs on one CPU.
-            let made_current = unsafe { vmptrld(address) };
-            assert_eq!(made_current, Ok(()), "VMPTRLD of a VMCS region of ours");
-            self.loaded = Some(address);
+    /// # Panics
+    /// If another vCPU's registers are in the CPU: they would be lost, so it must have been unloaded.
+    pub fn load<'a>(&'a mut self, vcpu: &'a mut Vcpu) -> CurrentVmcs<'a> {
+        let registers = self.resident.registers.load(Ordering::Acquire);
+        if registers != vcpu.id() {
+            assert_eq!(registers, 0, "a vCPU is loaded while another one's registers are in the CPU");
+            self.resident.registers.store(vcpu.id(), Ordering::Release);
             vcpu.restore_registers();
         }
-        CurrentVmcs::new(vcpu)
+        self.make_current(vcpu)
     }
 
     /// Takes the vCPU's registers out of the CPU, if they are in it.
     pub fn unload(&mut self, vcpu: &mut Vcpu) {
-        if self.loaded == Some(vcpu.vmcs_address()) {
+        if self.resident.registers.load(Ordering::Acquire) == vcpu.id() {
             vcpu.save_registers();
-            self.loaded = None;
+            self.resident.registers.store(0, Ordering::Release);
         }
-    }
-
-    /// Whether this vCPU's registers are in the CPU.
-    #[must_use]
-    pub fn is_loaded(&self, vcpu: &Vcpu) -> bool {
-        self.loaded == Some(vcpu.vmcs_address())
     }
 }
 
@@ -147,7 +178,7 @@ fn switch_on(capabilities: &Capabilities, region: &HostFrame) -> Result<(), VmxE
         Cr4::write_raw(cr4);
     }
     enable_in_feature_control();
-    // SAFETY: the region is ours for good (it lives in `VmxRoot`) and holds the revision identifier; CR0 and CR4 are as VMX
+    // SAFETY: the region is ours, for good once this succeeds (it is leaked) and holds the revision identifier; CR0 and CR4 are as VMX
     // wants them.
     unsafe { vmxon(region.address()) }.map_err(|fail| {
         VmxError::VmxonFailed(match fail {
@@ -169,6 +200,6 @@ fn enable_in_feature_control() {
 /// Drops every translation under this EPT pointer, where VMX is on.
 pub(crate) fn invalidate_ept(eptp: u64) {
     if VMX_ON.load(Ordering::Acquire) {
-        super::instructions::invept_single(eptp);
+        invept(eptp);
     }
 }

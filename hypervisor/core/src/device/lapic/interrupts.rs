@@ -114,6 +114,11 @@ impl LocalApic {
         core::mem::replace(&mut self.nmi, false)
     }
 
+    /// An NMI that was taken was not delivered after all: it waits again.
+    pub const fn return_nmi(&mut self) {
+        self.nmi = true;
+    }
+
     /// Takes the waiting INIT; the owner resets the CPU and calls [`LocalApic::init`].
     pub const fn take_init(&mut self) -> bool {
         core::mem::replace(&mut self.init, false)

@@ -65,3 +65,27 @@ fn exceptions_that_exit_go_on_to_the_guest() {
     assert!(crash_text(world.handle(&exit(0x8000_0312, 0))).starts_with("machine check"));
     assert!(crash_text(world.handle(&exit(0, 0))).contains("not handled"));
 }
+
+#[test]
+fn an_iret_that_faulted_leaves_nmis_blocked() {
+    let violation = RawExit { reason: 48, qualification: 1 << 12 | 0x182, ..RawExit::default() };
+    assert!(nmi_unblocked_by_iret(&violation));
+    assert!(!nmi_unblocked_by_iret(&RawExit { qualification: 0x182, ..violation }));
+    assert!(!nmi_unblocked_by_iret(&RawExit { idt_vectoring_info: 0x8000_0202, ..violation }), "bit 12 is undefined");
+    assert!(!nmi_unblocked_by_iret(&RawExit { reason: 30, ..violation }), "a port's qualification says something else");
+    let fault = RawExit { reason: 0, interruption_info: 0x8000_1b0e, ..RawExit::default() };
+    assert!(nmi_unblocked_by_iret(&fault));
+    assert!(!nmi_unblocked_by_iret(&RawExit { interruption_info: 0x8000_1b08, ..fault }), "undefined for #DF");
+}
+
+#[test]
+fn a_debug_exception_that_exited_does_what_the_cpu_has_not() {
+    let mut world = World::new(FakeVcpu::bits64(), &[]);
+    world.vcpu.write(GuestField::Dr7, 0x2400);
+    world.vcpu.write(GuestField::Rflags, 0x102);
+    world.vcpu.write(GuestField::InterruptibilityState, 2);
+    let exit = RawExit { reason: 0, interruption_info: 0x8000_0301, qualification: 0x4000, ..RawExit::default() };
+    assert_eq!(world.handle(&exit), Outcome::Inject(Event::exception(1)));
+    assert_eq!(world.vcpu.read(GuestField::Dr7), 0x400, "DR7.GD is clear in the handler");
+    assert_eq!(world.vcpu.read(GuestField::PendingDebugExceptions), 1 << 14, "VM entry insists on it");
+}
