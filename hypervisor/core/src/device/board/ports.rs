@@ -84,8 +84,12 @@ impl Board {
             COUNTER_0..=CONTROL | PORT_B => self.pit.read(port, self.now),
             MASTER_COMMAND | MASTER_DATA | SLAVE_COMMAND | SLAVE_DATA => self.pics.read(port),
             COM1..=COM1_END => {
-                let value = self.uart.read(port - COM1);
-                self.update_uart_line();
+                let offset = port - COM1;
+                let changes = self.uart.read_changes(offset);
+                let value = self.uart.read(offset);
+                if changes {
+                    self.update_uart_line();
+                }
                 value
             }
             _ => return self.read_rare_byte(port),
@@ -96,8 +100,9 @@ impl Board {
     fn write_byte(&mut self, port: u16, value: u8) -> PortWrite {
         match port {
             COUNTER_0..=CONTROL | PORT_B => {
-                self.pit.write(port, value, self.now);
-                self.update_pit_line();
+                if self.pit.write(port, value, self.now) {
+                    self.update_pit_line();
+                }
             }
             MASTER_COMMAND | MASTER_DATA | SLAVE_COMMAND | SLAVE_DATA => self.pics.write(port, value),
             COM1..=COM1_END => {

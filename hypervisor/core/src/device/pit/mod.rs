@@ -79,31 +79,35 @@ impl Pit {
         }
     }
 
-    /// A write to ports 40h to 43h, or 61h.
-    pub fn write(&mut self, port: u16, value: u8, now: u64) {
+    /// A write to ports 40h to 43h, or 61h. Answers whether IRQ 0 was worked out anew.
+    pub fn write(&mut self, port: u16, value: u8, now: u64) -> bool {
         let cycle = self.cycle(now);
         match port {
             PORT_B => {
                 self.port_b = value & PORT_B_WRITABLE;
                 let [_, _, counter_2] = &mut self.counters;
                 counter_2.set_gate(cycle, value & PORT_B_GATE_2 != 0);
+                false
             }
             CONTROL => self.write_control(cycle, value),
+            COUNTER_0 => {
+                self.note_edge(cycle);
+                let [counter_0, ..] = &mut self.counters;
+                counter_0.write(cycle, value);
+                self.update_line(cycle);
+                true
+            }
             _ => {
-                if port == COUNTER_0 {
-                    self.note_edge(cycle);
-                }
                 if let Some(counter) = self.counter(port) {
                     counter.write(cycle, value);
                 }
-                if port == COUNTER_0 {
-                    self.update_line(cycle);
-                }
+                false
             }
         }
     }
 
-    fn write_control(&mut self, cycle: i64, value: u8) {
+    /// See [`Self::write`].
+    fn write_control(&mut self, cycle: i64, value: u8) -> bool {
         let select = value >> SELECT_SHIFT;
         if select == SELECT_READ_BACK {
             for (index, counter) in self.counters.iter_mut().enumerate() {
@@ -117,12 +121,12 @@ impl Pit {
                     counter.latch_status(cycle);
                 }
             }
-            return;
+            return false;
         }
-        let Some(counter) = self.counters.get_mut(usize::from(select)) else { return };
+        let Some(counter) = self.counters.get_mut(usize::from(select)) else { return false };
         let Some(access) = Access::from_bits(value >> ACCESS_SHIFT) else {
             counter.latch_count(cycle);
-            return;
+            return false;
         };
         let mode = Mode::from_bits(value >> MODE_SHIFT);
         if select == 0 {
@@ -134,6 +138,7 @@ impl Pit {
         if select == 0 {
             self.update_line(cycle);
         }
+        select == 0
     }
 
     fn read_port_b(&mut self, cycle: i64) -> u8 {

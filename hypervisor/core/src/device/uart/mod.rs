@@ -138,6 +138,17 @@ impl Uart {
         }
     }
 
+    /// Whether reading register `offset` changes anything. What a driver polls does not, so nobody has to look at the interrupt
+    /// line behind it.
+    #[must_use]
+    pub const fn read_changes(&self, offset: u16) -> bool {
+        match offset {
+            LSR => self.overrun,
+            IER | LCR | MCR | SCR => false,
+            _ => true,
+        }
+    }
+
     /// A read of register `offset` (0 to 7).
     pub fn read(&mut self, offset: u16) -> u8 {
         match offset {

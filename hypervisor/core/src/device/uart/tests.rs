@@ -268,6 +268,23 @@ proptest! {
     }
 
     #[test]
+    fn what_changes_nothing_changes_nothing(accesses in prop::collection::vec((0u16..8, any::<bool>(), any::<u8>()), 1..100)) {
+        let mut line = Line::new();
+        for (offset, write, value) in accesses {
+            if write { line.write(offset, value) } else { line.read(offset); }
+            line.input(&[value]);
+            line.uart.settle();
+            prop_assert!(!line.uart.settle(), "the line is at rest");
+            for offset in (0..8).filter(|&offset| !line.uart.read_changes(offset)) {
+                let mut read = line.uart.clone();
+                read.read(offset);
+                prop_assert_eq!(std::format!("{read:?}"), std::format!("{:?}", line.uart));
+            }
+            line.uart.clear_output();
+        }
+    }
+
+    #[test]
     fn the_line_and_the_iir_agree(accesses in prop::collection::vec((0u16..8, any::<bool>(), any::<u8>()), 1..200)) {
         let mut line = Line::new();
         for (offset, write, value) in accesses {
