@@ -28,8 +28,13 @@ pub fn advance(state: &mut dyn VcpuState, instruction_len: u32) {
     if blocking & BLOCKED_FOR_ONE_INSTRUCTION != 0 {
         state.write(GuestField::InterruptibilityState, blocking & !BLOCKED_FOR_ONE_INSTRUCTION);
     }
-    if state.read(GuestField::Rflags) & TF != 0 && state.read(GuestField::Ia32Debugctl) & BTF == 0 {
+    if single_steps(state) {
         let pending = state.read(GuestField::PendingDebugExceptions);
         state.write(GuestField::PendingDebugExceptions, pending | SINGLE_STEP);
     }
+}
+
+/// Whether a debug exception follows the instruction that is being carried out.
+pub(super) fn single_steps(state: &dyn VcpuState) -> bool {
+    state.read(GuestField::Rflags) & TF != 0 && state.read(GuestField::Ia32Debugctl) & BTF == 0
 }

@@ -77,6 +77,8 @@ pub fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
         | ExitReason::PageModificationLogFull
         | ExitReason::BusLock => Outcome::Resume,
         ExitReason::IoInstruction => port::handle(exit, ctx),
+        // "A debug exception [...] will resume execution": one that comes with the HLT leaves nothing to wait for.
+        ExitReason::Hlt if advance::single_steps(ctx.state) => Outcome::Advance,
         ExitReason::Hlt => Outcome::Halt,
         ExitReason::Wrmsr => msr::handle_write(ctx),
         ExitReason::Rdmsr => msr::handle_read(ctx),
