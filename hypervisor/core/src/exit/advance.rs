@@ -28,8 +28,19 @@ pub fn advance(state: &mut dyn VcpuState, instruction_len: u32) {
     if blocking & BLOCKED_FOR_ONE_INSTRUCTION != 0 {
         state.write(GuestField::InterruptibilityState, blocking & !BLOCKED_FOR_ONE_INSTRUCTION);
     }
-    if state.read(GuestField::Rflags) & TF != 0 && state.read(GuestField::Ia32Debugctl) & BTF == 0 {
+    trap_single_step(state);
+}
+
+/// The debug exception of a guest that single-steps: after an instruction, and after each iteration of a repeated string
+/// instruction, for which RIP stays.
+pub fn trap_single_step(state: &mut dyn VcpuState) {
+    if single_steps(state) {
         let pending = state.read(GuestField::PendingDebugExceptions);
         state.write(GuestField::PendingDebugExceptions, pending | SINGLE_STEP);
     }
+}
+
+/// Whether a debug exception follows the instruction that is being carried out.
+pub fn single_steps(state: &dyn VcpuState) -> bool {
+    state.read(GuestField::Rflags) & TF != 0 && state.read(GuestField::Ia32Debugctl) & BTF == 0
 }

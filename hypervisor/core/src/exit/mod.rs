@@ -25,7 +25,7 @@ mod string_io;
 pub(crate) mod tests;
 mod xsetbv;
 
-pub use advance::advance;
+pub use advance::{advance, single_steps, trap_single_step};
 pub use counters::{ExitCounters, REASON_COUNT, Tally};
 pub use event::{Merged, interrupted_event, merge, nmi_unblocked_by_iret};
 pub use raw::{Event, EventKind, Outcome, RawExit, StopReason};
@@ -77,6 +77,8 @@ pub fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
         | ExitReason::PageModificationLogFull
         | ExitReason::BusLock => Outcome::Resume,
         ExitReason::IoInstruction => port::handle(exit, ctx),
+        // "A debug exception [...] will resume execution": one that comes with the HLT leaves nothing to wait for.
+        ExitReason::Hlt if single_steps(ctx.state) => Outcome::Advance,
         ExitReason::Hlt => Outcome::Halt,
         ExitReason::Wrmsr => msr::handle_write(ctx),
         ExitReason::Rdmsr => msr::handle_read(ctx),

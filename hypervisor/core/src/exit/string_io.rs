@@ -5,7 +5,7 @@
 
 use super::cpuid::low_half;
 use super::port::{self, IoQualification};
-use super::{Context, Outcome, RawExit, advance, mmio, stop_unhandled};
+use super::{Context, Outcome, RawExit, advance, mmio, single_steps, stop_unhandled, trap_single_step};
 use crate::bus::Width;
 use crate::insn::{AddressSpace, CodeMode, Fault, Segment};
 use crate::memory::{GuestPhysAddr, MemoryError};
@@ -61,7 +61,8 @@ impl Transfer {
 pub(super) fn handle(exit: &RawExit, io: IoQualification, width: Width, ctx: &mut Context<'_>) -> Outcome {
     let Some(transfer) = Transfer::decode(exit, io, width, ctx) else { return stop_unhandled(exit, ctx) };
     let mut space = AddressSpace::of(ctx.state, ctx.cpu.cpuid.physical_bits());
-    for _ in 0..MAX_ELEMENTS {
+    let elements = if single_steps(ctx.state) { 1 } else { MAX_ELEMENTS };
+    for _ in 0..elements {
         if io.is_repeated() && transfer.used(ctx.gprs.rcx) == 0 {
             return Outcome::Advance;
         }
@@ -81,7 +82,11 @@ pub(super) fn handle(exit: &RawExit, io: IoQualification, width: Width, ctx: &mu
         }
         ctx.gprs.rcx = transfer.stepped(ctx.gprs.rcx, u64::MAX);
     }
-    if transfer.used(ctx.gprs.rcx) == 0 { Outcome::Advance } else { Outcome::Resume }
+    if transfer.used(ctx.gprs.rcx) == 0 {
+        return Outcome::Advance;
+    }
+    trap_single_step(ctx.state);
+    Outcome::Resume
 }
 
 /// Transfers one element. The memory is found before the port is touched, for a port may do something when it is read.

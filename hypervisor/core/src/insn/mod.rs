@@ -95,8 +95,9 @@ pub fn emulate(machine: &mut Machine<'_>) -> Result<Completion, Fault> {
         Fault::Unsupported(_) => Fault::Unsupported(bytes),
         other => other,
     })?;
-    if completion == Completion::Done {
-        crate::exit::advance(machine.state, bytes.len());
+    match completion {
+        Completion::Done => crate::exit::advance(machine.state, bytes.len()),
+        Completion::Again => crate::exit::trap_single_step(machine.state),
     }
     Ok(completion)
 }

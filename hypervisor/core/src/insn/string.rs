@@ -57,7 +57,8 @@ pub(super) fn execute(machine: &mut Machine<'_>, instruction: &Instruction) -> R
     let backwards = machine.state.read(GuestField::Rflags) & DF != 0;
     let step = if backwards { element.bytes().wrapping_neg() } else { element.bytes() };
 
-    for _ in 0..MAX_ELEMENTS {
+    let elements = if crate::exit::single_steps(machine.state) { 1 } else { MAX_ELEMENTS };
+    for _ in 0..elements {
         if repeated && pointers.count.read(machine.gprs, machine.state) == 0 {
             return Ok(Completion::Done);
         }

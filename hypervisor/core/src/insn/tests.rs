@@ -264,6 +264,21 @@ fn strings_step_and_stop() {
 }
 
 #[test]
+fn a_guest_that_single_steps_traps_after_each_iteration() {
+    const TF: u64 = 1 << 8;
+    const SINGLE_STEP: u64 = 1 << 14;
+    let mut run = Run::new(FakeVcpu::bits64(), &[0xf3, 0xaa]);
+    run.vcpu.write(GuestField::Rflags, 2 | TF);
+    run.gprs = Gprs { rcx: 2, rdi: 0x2_0000, ..Gprs::default() };
+    for (completion, left, rip) in [(Completion::Again, 1, CODE), (Completion::Done, 0, CODE + 2)] {
+        assert_eq!(run.go(), Ok(completion));
+        assert_eq!((run.gprs.rcx, run.vcpu.read(GuestField::Rip)), (left, rip));
+        assert_eq!(run.vcpu.read(GuestField::PendingDebugExceptions), SINGLE_STEP);
+        run.vcpu.write(GuestField::PendingDebugExceptions, 0);
+    }
+}
+
+#[test]
 fn a_fault_changes_nothing() {
     // xchg [rbx], eax on memory that is not mapped; push [rbx] to such a stack; the host is out of memory.
     for (bytes, rbx, rsp, full, fault) in [

@@ -232,20 +232,29 @@ impl Board {
     }
 
     fn update_rtc_line(&mut self) {
-        self.drive(RTC_IRQ, self.rtc.irq_level());
+        let high = self.rtc.irq_level();
+        if high && !self.line(RTC_IRQ) {
+            self.pm.rtc_alarm();
+            self.update_sci();
+        }
+        self.drive(RTC_IRQ, high);
     }
 
     fn update_sci(&mut self) {
         self.drive(SCI_IRQ, self.pm.irq_level());
     }
 
+    /// The level of an ISA interrupt line.
+    const fn line(&self, irq: u8) -> bool {
+        self.lines & 1 << (irq & 15) != 0
+    }
+
     /// Drives an ISA interrupt line: into the PIC, and into the I/O APIC's pin for it.
     fn drive(&mut self, irq: u8, high: bool) {
-        let bit = 1 << (irq & 15);
-        if (self.lines & bit != 0) == high {
+        if self.line(irq) == high {
             return;
         }
-        self.lines ^= bit;
+        self.lines ^= 1 << (irq & 15);
         self.pics.set_line(irq, high);
         self.ioapic.set_line(if irq == PIT_IRQ { PIT_PIN } else { irq }, high);
     }

@@ -415,3 +415,24 @@ proptest! {
         }
     }
 }
+
+/// What ACPICA does with the RTC's fixed event: enable, read back, disable; and an operating system that waits for it.
+#[test]
+fn an_rtc_interrupt_is_an_acpi_event() {
+    const RTC_EVENT: u8 = 0x04;
+    const UPDATE_INTERRUPT: u8 = 0x12;
+    let mut guest = Guest::new();
+    guest.init_pics(1 << 2 | 1 << SCI_IRQ);
+    guest.outb(RTC_EVENT, 0x603);
+    assert_eq!(guest.inb(0x603), RTC_EVENT);
+    guest.outb(0x0b, 0x70);
+    guest.outb(UPDATE_INTERRUPT, 0x71);
+    assert_eq!(guest.inb(0x601), 0, "the second is not over");
+    assert!(!guest.board.pic_pending());
+    guest.wait();
+    assert_eq!(guest.inb(0x601), RTC_EVENT);
+    assert!(guest.board.pic_pending());
+    assert_eq!(guest.board.pic_acknowledge(), 0x39, "the SCI");
+    guest.outb(RTC_EVENT, 0x601);
+    assert_eq!(guest.inb(0x601), 0);
+}

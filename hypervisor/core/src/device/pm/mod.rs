@@ -66,6 +66,11 @@ impl AcpiPm {
         u32::from_le_bytes([a, b, c, d])
     }
 
+    /// RTC_STS "is set when the RTC generates an alarm (asserts the RTC IRQ signal)".
+    pub fn rtc_alarm(&mut self) {
+        self.status |= Pm1Events::RTC;
+    }
+
     /// Reads the byte at `port`; `None` where no register is.
     pub fn read(&mut self, port: u16, now: u64) -> Option<u8> {
         let register = match port {

@@ -27,6 +27,8 @@ bitflags! {
         const GLOBAL = 1 << 5;
         /// PWRBTN_STS, PWRBTN_EN.
         const POWER_BUTTON = 1 << 8;
+        /// RTC_STS, RTC_EN.
+        const RTC = 1 << 10;
     }
 }
 

@@ -40,11 +40,24 @@ fn the_power_button_raises_the_sci_until_it_is_cleared() {
     assert!(!pm.irq_level(), "not enabled");
     assert_eq!(read_word(&mut pm, STATUS, 0), 0x100);
     write_word(&mut pm, ENABLE, 0xffff, 0);
-    assert_eq!(read_word(&mut pm, ENABLE, 0), 0x121, "the events that there are");
+    assert_eq!(read_word(&mut pm, ENABLE, 0), 0x521, "the events that there are");
     assert!(pm.irq_level());
     write_word(&mut pm, STATUS, 0x0021, 0);
     assert!(pm.irq_level(), "zeros clear nothing");
     write_word(&mut pm, STATUS, 0x0100, 0);
+    assert!(!pm.irq_level());
+}
+
+#[test]
+fn an_alarm_raises_the_sci_only_where_enabled() {
+    let mut pm = pm();
+    pm.rtc_alarm();
+    assert!(!pm.irq_level(), "not enabled");
+    assert_eq!(read_word(&mut pm, STATUS, 0), 0x400);
+    write_word(&mut pm, ENABLE, 0x400, 0);
+    assert_eq!(read_word(&mut pm, ENABLE, 0), 0x400);
+    assert!(pm.irq_level());
+    write_word(&mut pm, STATUS, 0x400, 0);
     assert!(!pm.irq_level());
 }
 

@@ -82,6 +82,22 @@ fn rep_outsb_prints_and_steps() {
 }
 
 #[test]
+fn a_guest_that_single_steps_traps_after_each_iteration() {
+    const TF: u64 = 1 << 8;
+    const SINGLE_STEP: u64 = 1 << 14;
+    let mut world = World::new(FakeVcpu::bits64(), &[]);
+    world.memory.write(GuestPhysAddr(0x5000), b"ab").unwrap();
+    world.vcpu.write(GuestField::Rflags, 2 | TF);
+    world.gprs = Gprs { rcx: 2, rsi: 0x5000, ..Gprs::default() };
+    let exit = string_exit(COM1 | BYTE | REP, ADDRESS_64 | DS);
+    assert_eq!(world.handle(&exit), Outcome::Resume);
+    assert_eq!((world.gprs.rcx, world.gprs.rsi), (1, 0x5001));
+    assert_eq!(world.vcpu.read(GuestField::PendingDebugExceptions), SINGLE_STEP);
+    assert_eq!(world.handle(&exit), Outcome::Advance);
+    assert_eq!(world.serial(), "ab");
+}
+
+#[test]
 fn the_registers_keep_what_their_address_size_leaves_alone() {
     let mut world = World::new(FakeVcpu::bits16(), &[]);
     world.gprs = Gprs { rcx: 0xaaaa_0001, rdi: 0xbbbb_0100, ..Gprs::default() };

@@ -165,6 +165,17 @@ fn what_the_run_loop_sees_to_is_resumed() {
 }
 
 #[test]
+fn a_guest_that_single_steps_does_not_stay_in_hlt() {
+    const TF: u64 = 1 << 8;
+    const BTF: u64 = 1 << 1;
+    let mut world = World::new(FakeVcpu::bits64(), &[]);
+    world.vcpu.write(GuestField::Rflags, 2 | TF);
+    assert_eq!(world.exit(ExitReason::Hlt, 0), Outcome::Advance);
+    world.vcpu.write(GuestField::Ia32Debugctl, BTF);
+    assert_eq!(world.exit(ExitReason::Hlt, 0), Outcome::Halt, "only branches trap");
+}
+
+#[test]
 fn pause_yields_behind_the_instruction() {
     let mut world = World::new(FakeVcpu::bits64(), &[]);
     assert_eq!(world.exit(ExitReason::Pause, 0), Outcome::Yield);

@@ -108,14 +108,13 @@ fn port(bits: u8, access: AccessSize, port: u16) -> GAS {
 }
 
 /// The FADT. No fixed power-button flag is set, so the button in the PM1a event block is there; `SlpButton` says
-/// that the sleep button is not.
+/// that the sleep button is not. Without `FixRtc` the RTC's alarm is there too.
 fn fadt(facs: u32, dsdt: u32) -> impl Aml {
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .preferred_pm_profile(PmProfile::EnterpriseServer)
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
         .flag(Flags::SlpButton)
-        .flag(Flags::FixRtc)
         .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup)
         .flag(Flags::Headless);
