@@ -161,6 +161,10 @@ fn execute(vmm: &mut Vmm, figures: &CpuFigures, request: Request) -> String {
             let log = vm.port.log();
             render(&LogView::new(&name, &log.since(0), log.oldest(), tail), json)
         }),
+        Command::VmTrace { name, exits } => vmm.find(&name).map(|vm| {
+            vm.trace_exits = exits;
+            done(&format!("vm {name}: its next start prints {exits} exits"), json)
+        }),
         Command::Mem => Ok(render(&views::mem(vmm), json)),
         Command::Cpu => Ok(render(&views::cpu(vmm), json)),
         Command::Sched => Ok(render(&views::sched(vmm, figures), json)),

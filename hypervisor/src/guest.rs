@@ -5,6 +5,7 @@
 
 use crate::flight;
 use crate::serial_port::SerialPort;
+use crate::trace;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -14,6 +15,7 @@ use lamina_core::config::VmConfig;
 use lamina_core::device::board::{Board, BoardConfig};
 use lamina_core::device::lapic::{ApicMode, LocalApic};
 use lamina_core::ept::PageSize;
+use lamina_core::exit::replay::Setting;
 use lamina_core::exit::{self, Event, EventKind, ExitCounters, Merged, Outcome, RawExit, StopReason};
 use lamina_core::loader::{LoadRequest, Module, RamLayout, load};
 use lamina_core::memory::{FrameKind, GuestMemory, GuestPhysAddr};
@@ -61,6 +63,9 @@ enum Activity {
 pub(crate) struct Guest {
     machine: Machine,
     vcpu: Vcpu,
+    /// What a recording of it begins with.
+    setting: Setting,
+    cpuid_config: CpuidConfig,
 }
 
 /// All of the VM but the vCPU's hardware part, which is lent out while it runs.
@@ -77,6 +82,8 @@ struct Machine {
     pending: Option<Event>,
     /// An interrupt whose delivery raised an exception, which goes first.
     deferred: Option<Event>,
+    /// Exits that are yet to be printed as records.
+    traced_exits: u32,
     /// The page's IRR or ISR may differ from the VMCS's guest interrupt status.
     interrupt_status_stale: bool,
 }
@@ -111,6 +118,14 @@ impl Guest {
             invpcid: has(SecondaryProcBased::ENABLE_INVPCID),
         };
         let cpu = CpuState::new(&cpu::cpuid, cpuid_config, 0);
+        let setting = Setting {
+            tsc_hz: clock.tsc_hz(),
+            memory_bytes: config.memory_bytes,
+            boot_time_unix_s,
+            rdtscp: cpuid_config.rdtscp,
+            invpcid: cpuid_config.invpcid,
+            host: Vec::new(),
+        };
         let mut apic = LocalApic::new(Box::new(page.clone()), 0, cpu.cpuid.physical_bits());
         apic.set_virtual_interrupt_delivery(root.plan().apicv);
         apic.enter_virtual_wire_mode();
@@ -131,9 +146,18 @@ impl Guest {
             activity: Activity::Active,
             pending: None,
             deferred: None,
+            traced_exits: 0,
             interrupt_status_stale: true,
         };
-        Ok(Self { machine, vcpu })
+        Ok(Self { machine, vcpu, setting, cpuid_config })
+    }
+
+    /// Has the first `exits` exits printed as records. To be called before the guest runs.
+    pub(crate) fn trace(&mut self, exits: u32) {
+        self.machine.traced_exits = exits;
+        if exits != 0 {
+            trace::print_setting(&self.setting, self.cpuid_config);
+        }
     }
 
     /// Runs the vCPU until the host TSC reaches `until`, or something else ends its turn.
@@ -374,21 +398,23 @@ impl Machine {
         let mut cr2 = vmcs.cr2();
         let old_cr2 = cr2;
         let layout = *self.ram.layout();
-        let outcome = exit::handle(
-            exit,
-            &mut exit::Context {
-                state: vmcs,
-                gprs: &mut self.gprs,
-                cr2: &mut cr2,
-                memory: &mut self.ram,
-                ram: &layout,
-                board: &mut self.board,
-                apic: &mut self.apic,
-                cpu: &mut self.cpu,
-                now,
-                counters,
-            },
-        );
+        let mut ctx = exit::Context {
+            state: vmcs,
+            gprs: &mut self.gprs,
+            cr2: &mut cr2,
+            memory: &mut self.ram,
+            ram: &layout,
+            board: &mut self.board,
+            apic: &mut self.apic,
+            cpu: &mut self.cpu,
+            now,
+            counters,
+        };
+        let outcome = if self.traced_exits == 0 {
+            exit::handle(exit, &mut ctx)
+        } else {
+            trace::handle(exit, &mut ctx, &mut self.traced_exits)
+        };
         if cr2 != old_cr2 {
             vmcs.set_cr2(cr2);
         }

@@ -33,6 +33,8 @@ pub(crate) struct Vm {
     pub(crate) paused_at: u64,
     /// The host TSC for which it waits among the timers while it is blocked.
     pub(crate) wake_at: Option<u64>,
+    /// How many exits its next start prints as records.
+    pub(crate) trace_exits: u32,
     typed: VecDeque<u8>,
 }
 
@@ -53,6 +55,7 @@ impl Vm {
             started_at: 0,
             paused_at: 0,
             wake_at: None,
+            trace_exits: 0,
             typed: VecDeque::new(),
         }
     }

@@ -177,7 +177,10 @@ impl Vmm {
             Guest::new(&mut self.root, vm.slot, &vm.config, self.ramdisk.as_ref(), self.clock, boot_time)
         });
         match guest {
-            Ok(guest) => vm.guest = Some(guest),
+            Ok(mut guest) => {
+                guest.trace(core::mem::take(&mut vm.trace_exits));
+                vm.guest = Some(guest);
+            }
             Err(error) => {
                 let error = format!("vm {}: {error}", vm.config.name);
                 if vm.state.is_alive() {

@@ -46,6 +46,13 @@ pub enum Command {
         /// Only that many lines, the last ones.
         tail: Option<usize>,
     },
+    /// Print a VM's next exits as records.
+    VmTrace {
+        /// The VM's name.
+        name: String,
+        /// How many, from its next start on.
+        exits: u32,
+    },
     /// Who holds the machine's memory.
     Mem,
     /// The CPU and its capabilities.

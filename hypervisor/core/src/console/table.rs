@@ -83,6 +83,7 @@ const ANY_VM: &[Argument] = &[Argument { name: "NAME", kind: Kind::Vm, required:
 const COMMAND: &[Argument] = &[Argument { name: "COMMAND", kind: Kind::Command, required: false, rest: true }];
 
 const TAIL: Opt = Opt { name: "--tail", value: Some(("LINES", Kind::Other)), required: false };
+const EXITS: Opt = Opt { name: "--exits", value: Some(("COUNT", Kind::Other)), required: false };
 const FORCE: Opt = Opt { name: "--force", value: None, required: false };
 
 /// The options of `vm create`, each with the key of the configuration that it stands for.
@@ -201,6 +202,13 @@ pub(super) static COMMANDS: &[Spec] = &[
         build: |given| Ok(Command::VmLog { name: given.first(), tail: tail(given)? }),
     },
     Spec {
+        words: &["vm", "trace"],
+        arguments: VM,
+        options: &[EXITS],
+        about: "print the first exits from the VM's next start on, as records for a replay",
+        build: |given| Ok(Command::VmTrace { name: given.first(), exits: exits(given)? }),
+    },
+    Spec {
         words: &["mem"],
         arguments: &[],
         options: &[],
@@ -267,6 +275,15 @@ fn tail(given: &Arguments) -> Result<Option<usize>, String> {
         .option(TAIL.name)
         .map(|lines| lines.parse().map_err(|_| format!("--tail {lines}: not a number of lines")))
         .transpose()
+}
+
+/// What `vm trace` prints unless told otherwise.
+const TRACED_EXITS: u32 = 200;
+
+fn exits(given: &Arguments) -> Result<u32, String> {
+    let count =
+        given.option(EXITS.name).map(|count| count.parse().map_err(|_| format!("--exits {count}: not a number")));
+    count.transpose().map(|count| count.unwrap_or(TRACED_EXITS))
 }
 
 fn create(given: &Arguments) -> Result<Command, String> {

@@ -19,6 +19,7 @@ mod mmio;
 mod msr;
 mod port;
 mod raw;
+pub mod recorder;
 pub mod replay;
 mod string_io;
 #[cfg(test)]

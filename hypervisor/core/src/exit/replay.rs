@@ -7,12 +7,14 @@
 //! reason=1e qualification=3fd0008 length=1 rax=3fd cr0=80050033 vmcs.681e=ffffffff81000000 -> advance rax=60
 //! ```
 //!
-//! Before the arrow: the fields of [`RawExit`], the general-purpose registers, `cr0` and `cr4` as the guest sees them,
+//! Before the arrow: `now`, the guest's clock; the fields of [`RawExit`], the general-purpose registers, `cr0` and `cr4` as the guest sees them,
 //! `vmcs.ENCODING` for fields of the guest-state area, and `mem.ADDRESS=BYTES` for guest memory. After it: the outcome, and the
 //! general-purpose registers that changed. Empty lines and lines with `#` in front are comments.
+//!
+//! The first lines of a recording say what the machine was, as a [`Setting`]: what a handler's answer depends on besides.
 
 use super::raw::{Outcome, RawExit, StopReason};
-use crate::vmx::GuestField;
+use crate::vmx::{ExitReason, GuestField};
 use crate::x86::{Gprs, VcpuState};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -24,6 +26,8 @@ use thiserror::Error;
 /// One recorded exit.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Record {
+    /// The guest's clock, in ticks.
+    pub now: u64,
     /// The exit information.
     pub exit: RawExit,
     /// The general-purpose registers at the exit.
@@ -53,8 +57,18 @@ pub enum RecordError {
     BadPair(String),
 }
 
-/// What handlers read of the guest-state area: recorded with every exit.
-const RECORDED_FIELDS: &[GuestField] = &[
+/// What the handlers of register accesses read of the guest-state area: recorded with every exit.
+const REGISTER_FIELDS: &[GuestField] = &[
+    GuestField::Cr3,
+    GuestField::Ia32Efer,
+    GuestField::Ia32Pat,
+    GuestField::Ia32Debugctl,
+    GuestField::CsAccessRights,
+    GuestField::TrAccessRights,
+];
+
+/// What those read that carry an instruction out: recorded with exits for memory and strings.
+const INSTRUCTION_FIELDS: &[GuestField] = &[
     GuestField::Rip,
     GuestField::Rsp,
     GuestField::Rflags,
@@ -91,7 +105,13 @@ impl Record {
     /// The first half of a record: what the handler is about to see. The recorder adds guest memory if it wants.
     #[must_use]
     pub fn of(exit: &RawExit, gprs: &Gprs, state: &dyn VcpuState) -> Self {
-        let vmcs = RECORDED_FIELDS.iter().map(|&field| (field, state.read(field))).filter(|(_, value)| *value != 0);
+        const STRING_IO: u64 = 1 << 4;
+        let fields = match ExitReason::of(exit.reason) {
+            Some(ExitReason::EptViolation | ExitReason::ApicAccess) => INSTRUCTION_FIELDS,
+            Some(ExitReason::IoInstruction) if exit.qualification & STRING_IO != 0 => INSTRUCTION_FIELDS,
+            _ => REGISTER_FIELDS,
+        };
+        let vmcs = fields.iter().map(|&field| (field, state.read(field))).filter(|(_, value)| *value != 0);
         Self {
             exit: *exit,
             before: *gprs,
@@ -154,6 +174,9 @@ fn gpr_numbers() -> impl Iterator<Item = (&'static str, u8)> {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.now != 0 {
+            write!(f, "now={:x} ", self.now)?;
+        }
         // The reason stands even if it is 0.
         write!(f, "reason={:x}", self.exit.reason)?;
         for (key, value) in exit_fields(&self.exit).into_iter().skip(1).filter(|(_, value)| *value != 0) {
@@ -221,6 +244,7 @@ impl Record {
             return Some(());
         }
         match key {
+            "now" => self.now = value,
             "cr0" => self.cr0 = value,
             "cr4" => self.cr4 = value,
             "qualification" => self.exit.qualification = value,
@@ -263,4 +287,65 @@ fn hexadecimal_bytes(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}
+
+/// What the machine of a recording was: `key=value` pairs with hexadecimal values behind the word `setting`, and a line
+/// `host LEAF.SUBLEAF=EAX,EBX,ECX,EDX` for each CPUID leaf that the host was asked for.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Setting {
+    /// The guest's TSC frequency in Hz.
+    pub tsc_hz: u64,
+    /// The guest's memory in bytes.
+    pub memory_bytes: u64,
+    /// The real-time clock at the guest's reset, in seconds since 1970.
+    pub boot_time_unix_s: u64,
+    /// Whether the guest has RDTSCP.
+    pub rdtscp: bool,
+    /// Whether it has INVPCID.
+    pub invpcid: bool,
+    /// The host's CPUID: (leaf, sub-leaf), and EAX, EBX, ECX, EDX.
+    pub host: Vec<((u32, u32), [u32; 4])>,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tsc_hz, memory_bytes, boot_time_unix_s, rdtscp, invpcid, .. } = self;
+        let (rdtscp, invpcid) = (u8::from(*rdtscp), u8::from(*invpcid));
+        write!(f, "setting tsc_hz={tsc_hz:x} memory={memory_bytes:x} unix_s={boot_time_unix_s:x} ")?;
+        write!(f, "rdtscp={rdtscp} invpcid={invpcid}")?;
+        for ((leaf, subleaf), [eax, ebx, ecx, edx]) in &self.host {
+            write!(f, "\nhost {leaf:x}.{subleaf:x}={eax:x},{ebx:x},{ecx:x},{edx:x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Setting {
+    /// Takes a line of a recording. `None` if it is one of a setting but cannot be read; `Some(false)` if it is none.
+    #[must_use]
+    pub fn take_line(&mut self, line: &str) -> Option<bool> {
+        if let Some(pairs) = line.strip_prefix("setting ") {
+            for pair in pairs.split_whitespace() {
+                let (key, value) = pair.split_once('=')?;
+                let value = hexadecimal(value)?;
+                match key {
+                    "tsc_hz" => self.tsc_hz = value,
+                    "memory" => self.memory_bytes = value,
+                    "unix_s" => self.boot_time_unix_s = value,
+                    "rdtscp" => self.rdtscp = value != 0,
+                    "invpcid" => self.invpcid = value != 0,
+                    _ => return None,
+                }
+            }
+            return Some(true);
+        }
+        let Some(leaf) = line.strip_prefix("host ") else { return Some(false) };
+        let (number, registers) = leaf.split_once('=')?;
+        let (leaf, subleaf) = number.split_once('.')?;
+        let short = |text: &str| u32::from_str_radix(text, 16).ok();
+        let mut values = registers.split(',').map(short);
+        let mut next = || values.next().flatten();
+        self.host.push(((short(leaf)?, short(subleaf)?), [next()?, next()?, next()?, next()?]));
+        Some(true)
+    }
 }

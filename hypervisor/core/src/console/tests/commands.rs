@@ -41,6 +41,8 @@ fn every_command() {
         ("vm reset 'web'", verb(Verb::Reset)),
         ("vm destroy web", verb(Verb::Destroy)),
         ("vm console web", Command::VmConsole { name: name() }),
+        ("vm trace web", Command::VmTrace { name: name(), exits: 200 }),
+        ("vm trace web --exits 3", Command::VmTrace { name: name(), exits: 3 }),
         ("vm log web", Command::VmLog { name: name(), tail: None }),
         ("vm log web --tail 20", Command::VmLog { name: name(), tail: Some(20) }),
         ("mem", Command::Mem),

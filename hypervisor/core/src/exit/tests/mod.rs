@@ -5,6 +5,7 @@ mod events;
 mod memory_access;
 mod ports;
 mod random;
+mod recorded;
 mod registers;
 mod replayed;
 
