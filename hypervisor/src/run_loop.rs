@@ -11,7 +11,7 @@ use lamina_hw::{apic, cpu, power, serial, time};
 const IDLE_MAX_US: u64 = 100_000;
 
 /// How often the serial line is looked at while guests run, in microseconds.
-const POLL_US: u64 = 20_000;
+const POLL_US: u64 = 2_000;
 
 /// Scheduler figures of the CPU itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,7 +98,9 @@ fn wake_due(vmm: &mut Vmm) {
 /// Halts the CPU until the next timer, or until something is typed.
 fn idle(vmm: &Vmm, figures: &mut CpuFigures) {
     let start = time::now();
-    let longest = start.saturating_add(vmm.clock.periods_to_ticks(IDLE_MAX_US, 1_000_000));
+    // Output that waits goes on by interrupt, or by looking again where none comes.
+    let longest_us = if serial::has_output() { POLL_US } else { IDLE_MAX_US };
+    let longest = start.saturating_add(vmm.clock.periods_to_ticks(longest_us, 1_000_000));
     let until = vmm.timers.first().map_or(longest, |&(due, _)| due.min(longest)).min(deadline(vmm));
     if until > start && !serial::has_input() {
         apic::set_clock_event(until);

@@ -86,6 +86,12 @@ pub fn has_input() -> bool {
     CONSOLE.lock().as_ref().is_some_and(|console| !console.input.is_empty())
 }
 
+/// Whether output waits for the UART.
+#[must_use]
+pub fn has_output() -> bool {
+    CONSOLE.lock().as_ref().is_some_and(|console| !console.output.is_empty())
+}
+
 /// Sends everything that waits, and returns when the last byte has left the UART.
 pub fn flush() {
     if let Some(console) = CONSOLE.lock().as_mut() {
