@@ -29,6 +29,9 @@ const REQUIREMENTS: u32 = 0xffff;
 /// "If bit 16 in the ‘flags’ word is set, then the fields at offsets 12-28 in the Multiboot header are valid".
 const HAS_ADDRESSES: u32 = 1 << 16;
 
+/// The BIOS data area's word "base memory size in KiB", from which a kernel works out where its real-mode code may go.
+const BASE_MEMORY_KIB: u64 = 0x413;
+
 /// What [`Info`] says is there: memory sizes, command line, modules, memory map, boot loader name.
 const INFO_FLAGS: u32 = (1 << 0) | (1 << 2) | (1 << 3) | (1 << 6) | (1 << 9);
 
@@ -145,6 +148,7 @@ pub(super) fn load(request: &LoadRequest<'_>, space: &mut GuestSpace<'_>) -> Res
         boot_loader_name: below_4g(space.place_text("boot loader name", "Lamina")?)?,
         ..Info::default()
     };
+    describe_base_memory(space)?;
     let info_gpa = space.place_low("multiboot information", info.as_bytes(), 8)?;
     let mut state = EntryState::protected_mode(entry_point, tables::place_gdt(space, false)?);
     state.gprs.rax = u64::from(BOOTLOADER_MAGIC);
@@ -194,6 +198,17 @@ fn load_by_addresses(image: &[u8], header_offset: usize, space: &mut GuestSpace<
 fn lower_kib(ram: &RamLayout) -> u32 {
     let bytes = ram.ranges().next().map_or(0, |range| range.len_bytes());
     u32::try_from(bytes / 1024).unwrap_or(640).min(640)
+}
+
+/// Fills the one word of the BIOS data area that multiboot kernels trust (Xen takes the least of it and mem_lower),
+/// unless the kernel itself is there.
+fn describe_base_memory(space: &mut GuestSpace<'_>) -> Result<(), LoadError> {
+    const WHAT: &str = "BIOS data area";
+    let [low, high, ..] = lower_kib(space.ram()).to_le_bytes();
+    if space.check(WHAT, BASE_MEMORY_KIB, 2).is_err() {
+        return Ok(());
+    }
+    space.write(WHAT, BASE_MEMORY_KIB, &[low, high])
 }
 
 /// "The value returned for upper memory is maximally the address of the first upper memory hole minus 1 megabyte."

@@ -402,6 +402,7 @@ fn a_multiboot_kernel_gets_the_information_structure() {
         let field = |offset| memory.u32(info + offset);
         assert_eq!(field(0), 0b10_0100_1101);
         assert_eq!((field(4), field(8)), (640, 63 * 1024));
+        assert_eq!(memory.bytes(0x413, 2), 640u16.to_le_bytes(), "the BIOS data area says the same");
         assert_eq!(memory.text(field(16).into()), "kernel -x");
         assert_eq!(memory.text(field(64).into()), "Lamina");
         assert_eq!(field(20), 3);
@@ -436,6 +437,9 @@ fn the_information_structure_avoids_a_kernel_that_fills_low_memory() {
     let (state, memory) = loaded(&request(&elf(false, 0x100c, &[Load::at(0x1000, &all, 0)], None)));
     assert_eq!(memory.bytes(0x1000, all.len()), all);
     assert!(state.gprs.rbx >= MIB);
+    let first = [multiboot_header(0, &[]), vec![0x90; 0x800]].concat();
+    let (_, memory) = loaded(&request(&elf(false, 0xc, &[Load::at(0, &first, 0)], None)));
+    assert_eq!(memory.bytes(0, first.len()), first, "a kernel over the BIOS data area stays whole");
 }
 
 #[test]
