@@ -205,7 +205,7 @@ pub(super) static COMMANDS: &[Spec] = &[
         words: &["vm", "trace"],
         arguments: VM,
         options: &[EXITS],
-        about: "print the first exits from the VM's next start on, as records for a replay",
+        about: "print the first exits of the next start, to be replayed",
         build: |given| Ok(Command::VmTrace { name: given.first(), exits: exits(given)? }),
     },
     Spec {

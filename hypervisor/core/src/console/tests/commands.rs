@@ -98,7 +98,7 @@ fn an_error_says_what_to_type() {
         ("quux", "unknown command 'quux'; 'help' lists all".into()),
         ("--json", "a command is missing; 'help' lists them".into()),
         ("vm lsit", "unknown command 'vm lsit'; did you mean 'vm list'?".into()),
-        ("vm", "vm: a subcommand is missing; one of list, info, create, start, stop, pause, resume, reset, destroy, console, log".into()),
+        ("vm", "vm: a subcommand is missing; one of list, info, create, start, stop, pause, resume, reset, destroy, console, log, trace".into()),
         ("vm start", "vm start: NAME is missing; usage: vm start NAME [--json]".into()),
         ("vm start a b", "vm start: 'b' is one word too many; usage: vm start NAME [--json]".into()),
         ("vm stop web --froce", "vm stop: unknown option --froce, did you mean --force?; usage: vm stop NAME [--force] [--json]".into()),
@@ -125,7 +125,7 @@ fn an_error_says_what_to_type() {
 fn help_is_the_table() {
     let all = help(None).unwrap();
     assert_eq!(all.commands.len(), COMMANDS.len());
-    assert_eq!(help(Some("vm")).unwrap().commands.len(), 11);
+    assert_eq!(help(Some("vm")).unwrap().commands.len(), 12);
     let one = help(Some("vm stop")).unwrap();
     assert_eq!(one.commands[0].usage, "vm stop NAME [--force] [--json]");
     assert_eq!(help(Some("vm stpo")).unwrap_err(), "unknown command 'vm stpo'; did you mean 'vm stop'?");
