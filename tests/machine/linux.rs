@@ -24,7 +24,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 fn config(image: &str, cmdline: &str, others: &str) -> String {
     format!(
-        "[host]\npoweroff_after = \"300s\"\n[[vm]]\nname = \"linux\"\nimage = \"{image}\"\n\
+        "[[vm]]\nname = \"linux\"\nimage = \"{image}\"\n\
          initrd = \"linux/initramfs.cpio.gz\"\ncmdline = \"{cmdline}\"\nmemory = \"128M\"\nquantum = \"20ms\"\n{others}"
     )
 }
