@@ -5,7 +5,6 @@ use lamina_tests::{Bench, Case, Session, field, reply};
 
 /// The image is in the ramdisk because a VM that does not start by itself names it.
 const ON_DEMAND: &str = r#"
-
 [[vm]]
 name = "template"
 image = "memory-walk"
