@@ -13,6 +13,9 @@ use crate::workspace::Workspace;
 /// The crates whose tests run on the host.
 const HOST_CRATES: [&str; 2] = ["lamina-core", "xtask"];
 
+/// The environment variable with the seed of `proptest`.
+const PROPTEST_SEED: &str = "PROPTEST_RNG_SEED";
+
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -69,6 +72,10 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
 fn cargo_test(workspace: &Workspace) -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(workspace.root()).args(["test", "--quiet", "--no-fail-fast"]);
+    // Property tests draw the same cases in every run, so that a failure is the change's; plain `cargo test` draws new ones.
+    if std::env::var_os(PROPTEST_SEED).is_none() {
+        command.env(PROPTEST_SEED, "1");
+    }
     command
 }
 
