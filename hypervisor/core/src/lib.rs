@@ -21,6 +21,7 @@ pub mod exit;
 pub mod insn;
 pub mod loader;
 pub mod memory;
+pub mod resources;
 pub mod ring;
 pub mod sched;
 pub mod time;

@@ -10,10 +10,16 @@
 //! - deciding that a vCPU has nothing to do and reporting it `Blocked` happen under the same lock as [`Policy::wake`],
 //!   so no wake is lost between the two.
 
+mod cpus;
+mod kind;
+mod params;
 mod round_robin;
 #[cfg(test)]
 mod tests;
 
+pub use cpus::{CpuId, CpuSet, MAX_CPUS};
+pub use kind::PolicyKind;
+pub use params::{PRIORITY_DEFAULT, PRIORITY_MAX, VmParams, WEIGHT_DEFAULT, WEIGHT_MAX};
 pub use round_robin::RoundRobin;
 
 /// A vCPU, by the number of its VM and its index in it.
