@@ -28,6 +28,7 @@
 mod classes;
 mod closed_form;
 mod cpus;
+mod fair;
 mod fcfs;
 mod figures;
 mod histogram;

@@ -52,11 +52,8 @@ pub(super) trait Policy: Send {
     /// A vCPU left its CPU after `used` ticks.
     fn charge(&mut self, _table: &Table, _slot: Slot, _used: u64, _now: u64) {}
 
-    /// Forgets what it knows of a VM, by its place: a new one takes it.
+    /// A new VM has this place; what was known of an earlier one there is forgotten.
     fn vm_added(&mut self, _table: &Table, _vm: usize, _now: u64) {}
-
-    /// A VM's parameters were changed from `old`.
-    fn params_changed(&mut self, _table: &Table, _vm: usize, _old_weight: u32, _now: u64) {}
 
     /// When a vCPU that is held back now may run on this CPU.
     fn next_due(&self, _table: &Table, _cpu: CpuId) -> Option<u64> {

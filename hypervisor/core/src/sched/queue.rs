@@ -51,6 +51,15 @@ impl Queue {
 
     /// Queues an item, or moves it to its new key.
     pub(super) fn insert(&mut self, item: usize, class: usize, key: Key) {
+        if let Some(Some(place)) = self.places.get(item).copied()
+            && place.class == class
+            && let Some(entry) = self.heaps.get_mut(class).and_then(|heap| heap.get_mut(place.index))
+        {
+            entry.key = key;
+            let index = self.rise(class, place.index);
+            self.sink(class, index);
+            return;
+        }
         self.remove(item);
         let (Some(heap), Some(place)) = (self.heaps.get_mut(class), self.places.get_mut(item)) else { return };
         let index = heap.len();
@@ -71,11 +80,6 @@ impl Queue {
         let index = self.rise(class, index);
         self.sink(class, index);
         true
-    }
-
-    /// Whether the item waits.
-    pub(super) fn contains(&self, item: usize) -> bool {
-        self.places.get(item).is_some_and(Option::is_some)
     }
 
     /// The first item of a class.

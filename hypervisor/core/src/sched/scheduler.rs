@@ -1,5 +1,6 @@
 //! [`Scheduler`]: states, turns and CPUs; the policy chooses.
 
+use super::fair::Fair;
 use super::fcfs::Fcfs;
 use super::policy::{Policy, Put};
 use super::priority::Priority;
@@ -52,6 +53,9 @@ impl Scheduler {
         }
         self.policy = new_policy(kind);
         self.policy.make_room(&self.table);
+        for place in 0..self.table.vms.len() {
+            self.policy.vm_added(&self.table, place, now);
+        }
         let ready = self.ready_in_order(0..self.table.vcpus.len());
         self.table.vcpus.iter_mut().for_each(|vcpu| vcpu.remaining = 0);
         for slot in ready {
@@ -109,13 +113,10 @@ impl Scheduler {
     pub fn set_params(&mut self, vm: u32, params: VmParams, now: u64) -> CpuSet {
         let now = self.see(now);
         let Some(place) = self.table.vm_place(vm) else { return CpuSet::EMPTY };
-        let Some((slots, old)) = self.table.vm(vm).map(|vm| (vm.vcpus.clone(), vm.params)) else {
-            return CpuSet::EMPTY;
-        };
+        let slots = self.table.vm(vm).map(|vm| vm.vcpus.clone()).unwrap_or_default();
         let ready = self.ready_in_order(slots.iter().copied());
         ready.iter().for_each(|&slot| self.policy.take(&self.table, slot));
         self.table.set_params(place, params);
-        self.policy.params_changed(&self.table, place, old.weight, now);
         ready.iter().for_each(|&slot| self.policy.put(&self.table, slot, Put::Moved, now));
         self.begin_window(now);
         let mut kicked = CpuSet::EMPTY;
@@ -419,7 +420,8 @@ impl Vcpu {
 
 fn new_policy(kind: PolicyKind) -> Box<dyn Policy> {
     match kind {
-        PolicyKind::Fair | PolicyKind::RoundRobin => Box::new(RoundRobin::default()),
+        PolicyKind::Fair => Box::new(Fair::default()),
+        PolicyKind::RoundRobin => Box::new(RoundRobin::default()),
         PolicyKind::Fcfs => Box::new(Fcfs::default()),
         PolicyKind::Priority => Box::new(Priority::default()),
     }
