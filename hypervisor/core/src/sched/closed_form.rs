@@ -68,3 +68,52 @@ fn share(claim: &Claim, lambda: u128) -> u64 {
     let poured = u128::from(claim.weight.max(1)).saturating_mul(lambda) >> FRACTION;
     u64::try_from(poured).unwrap_or(u64::MAX).clamp(claim.floor.min(claim.ceiling), claim.ceiling)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_claim() -> impl Strategy<Value = Claim> {
+        (1u32..10_000, 0u64..2_000_000, 0u64..8_000_000).prop_map(|(weight, floor, ceiling)| Claim {
+            weight,
+            floor: if floor % 3 == 0 { floor } else { 0 },
+            ceiling,
+        })
+    }
+
+    proptest! {
+        /// The conditions of Karush, Kuhn and Tucker: who is between its bounds has the common ratio `x / w`, who is at its
+        /// ceiling a smaller one, who is at its floor a greater one.
+        #[test]
+        fn it_is_optimal(claims in proptest::collection::vec(any_claim(), 1..12), capacity in 1_000_000u64..16_000_000) {
+            let shares = closed_form(&claims, capacity);
+            let floors: u64 = claims.iter().map(|claim| claim.floor.min(claim.ceiling)).sum();
+            prop_assume!(floors <= capacity);
+            let (sum, most): (u64, u64) = (shares.iter().sum(), claims.iter().map(|claim| claim.ceiling).sum());
+            prop_assert!(sum <= capacity);
+            // Rounding down loses less than one unit a claim, and what 2^-24 of lambda is to the weights.
+            prop_assert!(sum + 2 * claims.len() as u64 >= capacity.min(most), "{sum} of {capacity}, at most {most}");
+            let ratio = |index: usize| shares[index] as f64 / f64::from(claims[index].weight);
+            let slack = |index: usize| 1.5 / f64::from(claims[index].weight);
+            for (one, claim) in claims.iter().enumerate() {
+                prop_assert!(shares[one] <= claim.ceiling && shares[one] >= claim.floor.min(claim.ceiling));
+                let grows = |index: usize| shares[index] < claims[index].ceiling;
+                let shrinks = |index: usize| shares[index] > claims[index].floor.min(claims[index].ceiling);
+                for other in 0..claims.len() {
+                    // Nothing is gained by giving some of `other`'s to `one`.
+                    if grows(one) && shrinks(other) {
+                        prop_assert!(ratio(one) + slack(one) >= ratio(other) - slack(other), "{claims:?} {shares:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn floors_that_do_not_fit_are_scaled() {
+        let claim = |floor| Claim { weight: 1, floor, ceiling: 1000 };
+        assert_eq!(closed_form(&[claim(900), claim(600), claim(0)], 1000), [600, 400, 0]);
+        assert!(closed_form(&[], 1000).is_empty());
+    }
+}

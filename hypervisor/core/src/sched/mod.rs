@@ -15,6 +15,20 @@
 //! | [`PolicyKind::Fcfs`] | who came first | until it blocks or yields |
 //! | [`PolicyKind::Priority`] | the highest `priority + waited / A` | its VM's quantum |
 //!
+//! What it costs: ready vCPUs wait in binary heaps, one for each distinct affinity mask, and a CPU looks only at those
+//! whose mask includes it. Counted on 64 CPUs with masks all alike, in comparisons and moves for a whole turn (`pick_next`,
+//! `account`, now and then a `wake`), mean and greatest of 4 turns per VM:
+//!
+//! | VMs | fair, a tenth of them capped, a tenth reserved | the other policies |
+//! |---|---|---|
+//! | 10 | 4, 12 | 2, 9 |
+//! | 100 | 14, 47 | 13, 16 |
+//! | 1,000 | 24, 94 | 24, 28 |
+//! | 10,000 | 31, 122 | 34, 40 |
+//!
+//! (`tests/cost.rs` holds it to `4 log2 n` and `12 log2 n`; `examples/sched_cost.rs` prints such a table with nanoseconds.)
+//! A wake that finds no CPU idle looks at each CPU of its mask once more, under the policies that preempt.
+//!
 //! What the caller owes:
 //! - all calls are made under one lock, and `now` never goes back, except that the TSCs of two CPUs may differ by a few
 //!   ticks;
@@ -41,6 +55,8 @@ mod round_robin;
 mod scheduler;
 mod stats;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use closed_form::{Claim, closed_form};
 pub use cpus::{CpuId, CpuSet, MAX_CPUS};

@@ -23,7 +23,7 @@ pub struct NoSuchCpu {
 /// Decides for all CPUs of the machine. See the [module](super) for what it promises and what it is owed.
 pub struct Scheduler {
     pub(super) table: Table,
-    policy: Box<dyn Policy>,
+    pub(super) policy: Box<dyn Policy>,
     /// The latest time that a call named.
     pub(super) clock: u64,
     /// When the window began over which shares are measured.

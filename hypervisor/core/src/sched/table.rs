@@ -228,6 +228,7 @@ impl Table {
         for slot in vm.vcpus {
             if let Some(vcpu) = self.vcpus.get_mut(slot) {
                 self.classes.leave(vcpu.class);
+                (vcpu.state, vcpu.cpu) = (RunState::Blocked, None);
             }
             self.free_vcpus.push(slot);
         }

@@ -11,6 +11,10 @@ const SAVED_MS: u64 = 80;
 const REFILL_MS: u64 = 20;
 /// With less than this left, the VM is held back.
 const LEAST_MS: u64 = 1;
+/// How far a VM's virtual time may be from the others', in its own quanta. Ahead it must be able to be by more than one: a VM
+/// that runs for its reservation is, as long as its share by weight is less than that.
+const BEHIND_QUANTA: u64 = 4;
+const AHEAD_QUANTA: u64 = 2;
 /// How far a reservation may be behind and still be made up, in milliseconds.
 const OWED_MS: u64 = 1000;
 
@@ -101,8 +105,9 @@ impl Account {
     /// Keeps the account near the others' virtual time `around` and near the clock: nobody saves up time, or pays for ever
     /// for time that nobody else wanted.
     pub(super) fn bound(&mut self, params: &VmParams, around: u128, tsc_hz: u64, now: u64) {
-        let reach = reach(params);
-        self.v = self.v.clamp(around.saturating_sub(reach), around.saturating_add(reach));
+        let behind = virtual_time(params.quantum.saturating_mul(BEHIND_QUANTA), params.weight);
+        let ahead = virtual_time(params.quantum.saturating_mul(AHEAD_QUANTA), params.weight);
+        self.v = self.v.clamp(around.saturating_sub(behind), around.saturating_add(ahead));
         let ahead = per_percent(params.quantum, params.reservation_percent).saturating_add(params.quantum);
         let owed = now.saturating_sub(OWED_MS.saturating_mul(ms(tsc_hz)));
         self.paid_until = self.paid_until.clamp(owed, now.saturating_add(ahead).max(owed));
@@ -118,11 +123,6 @@ impl Account {
 /// What a sleeper has in hand when it wakes, in ticks.
 const fn credit(params: &VmParams) -> u64 {
     params.quantum / 2
-}
-
-/// How far a VM's virtual time may be from the others': four of its quanta.
-pub(super) fn reach(params: &VmParams) -> u128 {
-    virtual_time(params.quantum.saturating_mul(4), params.weight)
 }
 
 /// `ticks / weight`

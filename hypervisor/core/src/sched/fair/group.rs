@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 /// How often a group's first may be passed over for one whose caches are on the CPU that asks, and how far down the list
 /// that one may be.
-const PATIENCE: u8 = 4;
+const PATIENCE: u8 = 1;
 const REACH: usize = 4;
 
 #[derive(Clone, Copy, Default)]
@@ -117,7 +117,13 @@ impl Groups {
             let mut list = core::iter::successors(Some(first), |&slot| links.get(slot)?.after).take(REACH);
             slot = list.find(|&slot| is_warm(table, slot, cpu)).unwrap_or(first);
         }
-        group.passed = if slot == first { 0 } else { group.passed + 1 };
+        // One that goes on with its slice came to the head past the one that waits there.
+        let goes_on = table.vcpu(slot).is_some_and(|vcpu| vcpu.remaining > 0);
+        if slot != first {
+            group.passed += 1;
+        } else if !goes_on {
+            group.passed = 0;
+        }
         self.remove(leader, slot);
         Some(slot)
     }

@@ -12,7 +12,7 @@
 //!   everyone's turn comes equally often, and short-term error is in proportion to the share. It is charged when it begins
 //!   and corrected when it ends, so that CPUs that decide at once do not all choose the same VM.
 //! - *The common virtual time.* Each CPU notes the greatest `v` that it picked; a mask's is that of the furthest of its CPUs.
-//!   A VM stays within four of its own quanta of it ([`account::reach`]). One that cannot use its weight (a single vCPU,
+//!   A VM stays within four of its own quanta behind it and two ahead. One that cannot use its weight (a single vCPU,
 //!   half of all weight, four CPUs) thus does not fall back for ever and then, when others come, take a CPU from them; one
 //!   that ran alone does not have to wait for others to catch up.
 //! - *Sleepers.* A VM that wakes is placed at its own `v`, but no further back than half a quantum: that is its credit,
@@ -21,15 +21,18 @@
 //! - *Cap.* A bucket filled by time at the cap's rate, with room for 80 ms of it; each tick used is taken out. An empty one
 //!   holds the VM back until 20 ms of it have come: `Idle { until }` tells when. It starts empty, so nobody is ever ahead of
 //!   its cap by more than the overrun of a slice, counted from when it was set.
+//!   A capped VM with more vCPUs than its cap has CPUs uses its budget in bursts, on as many CPUs.
 //! - *Reservation.* `paid_until` advances by `used / reservation`. Once it is in the past while the VM is ready, the VM goes
 //!   before all whose reservation is not due, earliest first. What it uses counts in `v` too, so a VM whose share is above
 //!   its reservation never notices it. It makes up for what it was owed up to one second back.
+//!   Reservations that together exceed the machine leave nothing to the others: whoever grants them is to see that they
+//!   do not.
 //! - *Caches.* Among VMs whose `v` is within a sixteenth of a quantum of the least, and among the first few vCPUs of a VM,
 //!   one that ran on the asking CPU last is preferred.
 //!
 //! All waiting vCPUs of a VM with the same mask are one entry in the ordered structures (a [`group`]), so a decision costs
 //! `O(log n)` for `n` VMs, times the number of masks that include the CPU, or that the VM's vCPUs have: one, unless vCPUs
-//! are pinned. Of a VM with vCPUs on CPUs of different load each group waits at most four quanta beyond its own CPUs'
+//! are pinned. Of a VM with vCPUs on CPUs of different load each group waits at most one quantum beyond its own CPUs'
 //! virtual time: no vCPU starves while its siblings run.
 
 mod account;
@@ -39,7 +42,7 @@ use super::policy::{Policy, Put};
 use super::queue::{Key, Queue};
 use super::table::{Slot, Table, Vm};
 use super::{CpuId, PolicyKind, VmParams};
-use account::{Account, Charge, reach, virtual_time};
+use account::{Account, Charge, virtual_time};
 use alloc::vec::Vec;
 use group::Groups;
 
@@ -99,7 +102,7 @@ impl Policy for Fair {
         }
         account.queued += 1;
         if self.groups.first(vcpu.leader).is_none() {
-            self.groups.set_limit(vcpu.leader, own.saturating_add(reach(&vm.params)));
+            self.groups.set_limit(vcpu.leader, own.saturating_add(quantum(&vm.params)));
         }
         self.groups.insert(vcpu.leader, slot, how == Put::Continues);
         self.order(table, vcpu.vm, vm);
@@ -131,7 +134,7 @@ impl Policy for Fair {
         }
         let slot = self.groups.pick(table, leader, cpu)?;
         let own = self.class_times.get(vcpu.class).copied().unwrap_or(0);
-        self.groups.set_limit(leader, own.saturating_add(reach(&vm.params)));
+        self.groups.set_limit(leader, own.saturating_add(quantum(&vm.params)));
         let account = self.accounts.get_mut(vcpu.vm)?;
         account.refill(&vm.params, table.tsc_hz, now);
         let slice = slice(table, slot, &vm.params).min(account.allowed(&vm.params)).max(1);
@@ -253,17 +256,22 @@ impl Fair {
         }
     }
 
-    /// Lets those run again whose cap allows it by now. Each was held back once for it, so the cost is that of holding.
+    /// Lets those run again whose cap allows it by now: a few in each decision, more only while there is nothing to run.
     fn release(&mut self, table: &Table, cpu: CpuId, now: u64) {
-        for &class in table.classes.of_cpu(cpu) {
-            while let Some((_, leader)) = self.held.first(class).filter(|(key, _)| key.major <= u128::from(now)) {
-                self.held.remove(leader);
-                let (Some(vcpu), Some(vm)) = (table.vcpu(leader), table.vm_of(leader)) else { continue };
-                let Some(account) = self.accounts.get_mut(vcpu.vm) else { continue };
-                account.refill(&vm.params, table.tsc_hz, now);
-                account.held = false;
-                self.order(table, vcpu.vm, vm);
-            }
+        const A_FEW: usize = 3;
+        let classes = table.classes.of_cpu(cpu);
+        let mut released = 0;
+        while released < A_FEW || self.ready.first_of(classes).is_none() {
+            let Some((_, leader)) = self.held.first_of(classes).filter(|(key, _)| key.major <= u128::from(now)) else {
+                return;
+            };
+            released += 1;
+            self.held.remove(leader);
+            let (Some(vcpu), Some(vm)) = (table.vcpu(leader), table.vm_of(leader)) else { continue };
+            let Some(account) = self.accounts.get_mut(vcpu.vm) else { continue };
+            account.refill(&vm.params, table.tsc_hz, now);
+            account.held = false;
+            self.order(table, vcpu.vm, vm);
         }
     }
 
@@ -304,6 +312,11 @@ fn slice(table: &Table, slot: Slot, params: &VmParams) -> u64 {
     }
     let scaled = u128::from(params.quantum) * u128::from(params.weight) / u128::from(table.weight_max.max(1));
     time(scaled).clamp(params.quantum.div_ceil(8), params.quantum)
+}
+
+/// A quantum of the VM's virtual time.
+fn quantum(params: &VmParams) -> u128 {
+    virtual_time(params.quantum, params.weight)
 }
 
 fn time(ticks: u128) -> u64 {
