@@ -93,6 +93,10 @@ impl Scheduler {
 
     /// Begins the window anew over which shares are measured.
     pub(super) fn begin_window(&mut self, now: u64) {
+        // Begun at this very tick already: nobody has used any since. (Many VMs are added at once when the machine starts.)
+        if self.window_at == now {
+            return;
+        }
         self.window_at = now;
         for place in 0..self.table.vms.len() {
             let Some(Some(vm)) = self.table.vms.get(place) else { continue };

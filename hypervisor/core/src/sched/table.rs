@@ -188,7 +188,7 @@ impl Table {
         }
         self.numbers.insert(number, place);
         self.elect(place);
-        self.weigh();
+        self.weight_max = self.weight_max.max(params.weight.clamp(1, WEIGHT_MAX));
     }
 
     fn new_vcpu(&mut self, id: VcpuId, vm: usize) -> Slot {
