@@ -46,6 +46,11 @@ pub(super) trait Policy: Send {
         None
     }
 
+    /// Whether this vCPU, whose slice is over, should take another CPU if its own has other things to do.
+    fn cannot_wait(&self, _table: &Table, _slot: Slot) -> bool {
+        false
+    }
+
     /// Comparisons and moves made so far in ordered structures.
     fn steps(&self) -> u64;
 

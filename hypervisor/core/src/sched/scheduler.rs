@@ -271,7 +271,7 @@ impl Scheduler {
         if mask.contains(cpu) && self.table.classes.ready_for(cpu) == 1 {
             return None;
         }
-        self.call_idle(slot)
+        if self.policy.cannot_wait(&self.table, slot) { self.call(slot, now) } else { self.call_idle(slot) }
     }
 
     /// Where a vCPU runs.

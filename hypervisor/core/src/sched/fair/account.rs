@@ -28,8 +28,8 @@ pub(super) struct Account {
     refilled_at: u64,
     /// Until when the reservation is paid, by all that the VM has used.
     pub(super) paid_until: u64,
-    /// The cap holds it back.
-    pub(super) held: bool,
+    /// The cap holds it back, and until when.
+    pub(super) held: Option<u64>,
     /// vCPUs that are ready, and that run.
     pub(super) queued: usize,
     pub(super) running: usize,
@@ -71,22 +71,19 @@ impl Account {
     /// Adds to the cap's budget what time brought, and sees whether it holds the VM back.
     pub(super) fn refill(&mut self, params: &VmParams, tsc_hz: u64, now: u64) {
         let Some(cap) = params.cap_percent.map(|percent| u64::from(percent.max(1))) else {
-            (self.budget, self.refilled_at, self.held) = (0, now, false);
+            (self.budget, self.refilled_at, self.held) = (0, now, None);
             return;
         };
         let saved = signed((cap * SAVED_MS).saturating_mul(ms(tsc_hz)));
         let brought = signed(cap.saturating_mul(now.saturating_sub(self.refilled_at)));
         self.refilled_at = self.refilled_at.max(now);
         self.budget = self.budget.saturating_add(brought).min(saved);
-        let least = if self.held { REFILL_MS } else { LEAST_MS };
-        self.held = self.budget < signed((cap * least).saturating_mul(ms(tsc_hz)));
-    }
-
-    /// When a VM that is held back may run again.
-    pub(super) fn due(&self, params: &VmParams, tsc_hz: u64) -> u64 {
-        let cap = u64::from(params.cap_percent.unwrap_or(1).max(1));
-        let missing = signed((cap * REFILL_MS).saturating_mul(ms(tsc_hz))).saturating_sub(self.budget);
-        self.refilled_at.saturating_add(u64::try_from(missing).unwrap_or(0).div_ceil(cap))
+        let of = |time: u64| signed((cap * time).saturating_mul(ms(tsc_hz)));
+        if self.held.is_none() && self.budget < of(LEAST_MS) {
+            // This time stays, whatever other turns give back: CPUs that idle were told it.
+            let missing = u64::try_from(of(REFILL_MS).saturating_sub(self.budget)).unwrap_or(0);
+            self.held = Some(self.refilled_at.saturating_add(missing.div_ceil(cap)));
+        }
     }
 
     /// The longest slice that the cap allows.
@@ -99,7 +96,7 @@ impl Account {
 
     /// Whether the reservation is owed time now.
     pub(super) fn is_owed(&self, params: &VmParams, now: u64) -> bool {
-        params.reservation_percent > 0 && !self.held && self.paid_until <= now
+        params.reservation_percent > 0 && self.held.is_none() && self.paid_until <= now
     }
 
     /// Keeps the account near the others' virtual time `around` and near the clock: nobody saves up time, or pays for ever

@@ -15,6 +15,8 @@
 //!   A VM stays within four of its own quanta behind it and two ahead. One that cannot use its weight (a single vCPU,
 //!   half of all weight, four CPUs) thus does not fall back for ever and then, when others come, take a CPU from them; one
 //!   that ran alone does not have to wait for others to catch up.
+//!   For the same reason one that is a quantum behind, and whose CPU goes to another at the end of its slice, takes the
+//!   CPU of one that is ahead: what it loses now it could never make up for.
 //! - *Sleepers.* A VM that wakes is placed at its own `v`, but no further back than half a quantum: that is its credit,
 //!   enough to run at once, too little to save up time. It takes a CPU from the VM that is furthest ahead, if that is ahead
 //!   by more than an eighth of a quantum.
@@ -95,6 +97,10 @@ impl Policy for Fair {
         let around = self.around(table, vm);
         let own = self.class_times.get(vcpu.class).copied().unwrap_or(0);
         let Some(account) = self.accounts.get_mut(vcpu.vm) else { return };
+        if how == Put::Moved {
+            // The cap may be another one.
+            account.held = None;
+        }
         account.refill(&vm.params, table.tsc_hz, now);
         account.bound(&vm.params, around, table.tsc_hz, now);
         if how == Put::Woken && account.queued + account.running == 0 {
@@ -176,6 +182,12 @@ impl Policy for Fair {
         time.checked_sub(account.v).filter(|margin| *margin > virtual_time(own.params.quantum / 8, own.params.weight))
     }
 
+    fn cannot_wait(&self, table: &Table, slot: Slot) -> bool {
+        let (Some(vcpu), Some(vm)) = (table.vcpu(slot), table.vm_of(slot)) else { return false };
+        let behind = self.around(table, vm).saturating_sub(quantum(&vm.params));
+        self.accounts.get(vcpu.vm).is_some_and(|account| account.v < behind)
+    }
+
     fn steps(&self) -> u64 {
         self.ready.steps() + self.owed.steps() + self.held.steps()
     }
@@ -213,9 +225,7 @@ impl Policy for Fair {
     }
 
     fn held_until(&self, table: &Table, slot: Slot) -> Option<u64> {
-        let vm = table.vm_of(slot)?;
-        let account = self.accounts.get(table.vcpu(slot)?.vm).filter(|account| account.held)?;
-        Some(account.due(&vm.params, table.tsc_hz))
+        self.accounts.get(table.vcpu(slot)?.vm)?.held
     }
 }
 
@@ -269,8 +279,8 @@ impl Fair {
             self.held.remove(leader);
             let (Some(vcpu), Some(vm)) = (table.vcpu(leader), table.vm_of(leader)) else { continue };
             let Some(account) = self.accounts.get_mut(vcpu.vm) else { continue };
+            account.held = None;
             account.refill(&vm.params, table.tsc_hz, now);
-            account.held = false;
             self.order(table, vcpu.vm, vm);
         }
     }
@@ -287,10 +297,10 @@ impl Fair {
                 continue;
             };
             let key = |major| Key { major, minor: vcpu.place };
-            if account.held {
+            if let Some(until) = account.held {
                 self.ready.remove(leader);
                 self.owed.remove(leader);
-                self.held.insert(leader, vcpu.class, key(u128::from(account.due(&vm.params, table.tsc_hz))));
+                self.held.insert(leader, vcpu.class, key(u128::from(until)));
                 continue;
             }
             self.held.remove(leader);
