@@ -1,13 +1,9 @@
-//! [`Allocator`]: the table of VMs, what is granted and what is refused.
+//! [`Allocator`]: the table of VMs, its sums, and what the operator sets. `admission.rs` grants and refuses.
 
-use super::refusal::{Holder, Refusal, Shortage};
 use super::request::{check_cpu, check_priority, check_weight};
 use super::row::Row;
-use super::{Capacity, Grant, Grants, Overcommit, Request, Size, Strategy, TargetChange, strategies};
+use super::{Capacity, Overcommit, Refusal, Strategy, TargetChange};
 use crate::memory::PAGE_SIZE;
-use alloc::collections::BTreeSet;
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 /// Sums over the table, kept so that a touch need not add anything up. In bytes.
@@ -52,47 +48,6 @@ impl Allocator {
         }
     }
 
-    /// Grants all that is asked for, or nothing. The VMs get the numbers from `first_vm` on.
-    ///
-    /// # Errors
-    /// A [`Refusal`]; nothing was changed.
-    pub fn request(&mut self, request: &Request, first_vm: u32) -> Result<Grants, Refusal> {
-        request.check()?;
-        let asked = strategies::asked(self.strategy, request);
-        let shortages: Vec<Shortage> =
-            self.cpu_shortage(request.count(), request.cpu_reservation_percent, None).into_iter().collect();
-        let memory = self.memory_shortage(request.count(), asked, request.overhead_bytes, request.priority, None);
-        let shortages: Vec<Shortage> = shortages.into_iter().chain(memory).collect();
-        if !shortages.is_empty() {
-            return Err(Refusal::Insufficient(shortages));
-        }
-        self.check_identities(request, first_vm)?;
-
-        let needed = u64::from(request.count()) * (asked + request.overhead_bytes);
-        let fits = needed <= self.unclaimed();
-        let mut changes = Vec::new();
-        if !fits && self.strategy == Strategy::Priority {
-            changes = self.take_back(needed, request.priority, None);
-        }
-        for (vm, name) in (first_vm..).zip(request.names()) {
-            let mut row = new_row(vm, name, asked, request);
-            // Debts are paid as soon as there is enough; some may be there already.
-            row.owed = if fits { 0 } else { row.claim() };
-            row.promised = !fits;
-            self.insert(row);
-        }
-        if self.strategy == Strategy::Capacity {
-            changes = self.share_capacity();
-            changes.retain(|change| change.vm < first_vm || change.vm - first_vm >= request.count());
-        }
-        self.settle();
-        let granted = self.rows.iter().filter(|row| row.vm >= first_vm && row.vm - first_vm < request.count());
-        let vms = granted
-            .map(|row| Grant { vm: row.vm, name: row.name.clone(), target_bytes: row.target, owed_bytes: row.owed })
-            .collect();
-        Ok(Grants { vms, changes })
-    }
-
     /// Forgets a VM: all it held is given back. Whether there was one.
     pub fn remove(&mut self, vm: u32) -> bool {
         let Ok(index) = self.find(vm) else { return false };
@@ -102,23 +57,6 @@ impl Allocator {
         self.sums.kept -= row.kept;
         self.settle();
         true
-    }
-
-    /// Whether all that a VM was granted is there, so that it can be started.
-    ///
-    /// # Errors
-    /// [`Refusal::Owed`] with who is to give back the rest, or [`Refusal::Unknown`].
-    pub fn may_start(&self, vm: u32) -> Result<(), Refusal> {
-        let row = self.row(vm).ok_or(Refusal::Unknown { vm })?;
-        if row.owed == 0 {
-            return Ok(());
-        }
-        let mut from = String::new();
-        for debtor in self.rows.iter().filter(|row| row.pending() != 0) {
-            let separator = if from.is_empty() { "" } else { ", " };
-            from += &format!("{separator}{} {}", debtor.name, Size::from(debtor.pending()));
-        }
-        Err(Refusal::Owed { name: row.name.clone(), owed_bytes: row.owed, from })
     }
 
     /// Changes the CPU reservation of a VM.
@@ -180,8 +118,24 @@ impl Allocator {
             return Err(Refusal::Overcommitted { overcommit, reserved_bytes, limit_bytes });
         }
         self.overcommit = overcommit;
+        for row in &mut self.rows {
+            row.kept = 0;
+        }
+        self.sums.kept = 0;
         self.settle();
         Ok(())
+    }
+
+    /// A VM's memory target in bytes: what its balloon is to leave it.
+    #[must_use]
+    pub fn target_bytes(&self, vm: u32) -> Option<u64> {
+        self.row(vm).map(|row| row.target)
+    }
+
+    /// What is populated of a VM's memory, in bytes.
+    #[must_use]
+    pub fn populated_bytes(&self, vm: u32) -> Option<u64> {
+        self.row(vm).map(|row| row.populated)
     }
 
     /// What may be reserved in all, in bytes.
@@ -231,7 +185,7 @@ impl Allocator {
         })
     }
 
-    fn insert(&mut self, row: Row) {
+    pub(super) fn insert(&mut self, row: Row) {
         self.sums.claimed += row.claim();
         self.sums.reserved += row.reserved();
         if let Err(index) = self.find(row.vm) {
@@ -247,92 +201,5 @@ impl Allocator {
             let Some(vm) = payable.min_by_key(|row| (u8::MAX - row.priority, row.vm)).map(|row| row.vm) else { return };
             self.change(vm, |row| row.owed = 0);
         }
-    }
-
-    fn check_identities(&self, request: &Request, first_vm: u32) -> Result<(), Refusal> {
-        let last = u64::from(first_vm) + u64::from(request.count()) - 1;
-        if last > u64::from(u32::MAX) {
-            return Err(Refusal::NumberTaken { vm: u32::MAX });
-        }
-        if let Some(row) = self.rows.iter().find(|row| row.vm >= first_vm && u64::from(row.vm) <= last) {
-            return Err(Refusal::NumberTaken { vm: row.vm });
-        }
-        let taken: BTreeSet<&str> = self.rows.iter().map(|row| row.name.as_str()).collect();
-        match request.names().find(|name| taken.contains(name.as_str())) {
-            Some(name) => Err(Refusal::NameTaken { name }),
-            None => Ok(()),
-        }
-    }
-
-    /// What lacks for `count` VMs of `each` percent, those of `except` apart.
-    fn cpu_shortage(&self, count: u32, each: u32, except: Option<u32>) -> Option<Shortage> {
-        let others = || self.rows.iter().filter(|row| Some(row.vm) != except);
-        let held: u64 = others().map(|row| u64::from(row.cpu_percent)).sum();
-        let available_percent = self.capacity.cpu_percent().saturating_sub(held);
-        if u64::from(count) * u64::from(each) <= available_percent {
-            return None;
-        }
-        let holders = largest_first(others().map(|row| (row.name.as_str(), u64::from(row.cpu_percent))));
-        Some(Shortage::Cpu { count, each_percent: each, available_percent, cpus: self.capacity.cpus, holders })
-    }
-
-    /// What lacks for `count` VMs of `each` and `overhead` bytes at this priority; what `except` holds is theirs.
-    pub(super) fn memory_shortage(
-        &self,
-        count: u32,
-        each: u64,
-        overhead: u64,
-        priority: u8,
-        except: Option<u32>,
-    ) -> Option<Shortage> {
-        let keeps = |row: &Row| strategies::keeps(self.strategy, row, priority);
-        let others = || self.rows.iter().filter(|row| Some(row.vm) != except);
-        let tables: u64 = self.rows.iter().map(|row| row.overhead).sum();
-        let held = others().map(keeps).sum::<u64>() + tables;
-        let available_bytes = self.limit().saturating_sub(held);
-        if u128::from(count) * (u128::from(each) + u128::from(overhead)) <= u128::from(available_bytes) {
-            return None;
-        }
-        let holders = others().map(|row| (row.name.as_str(), keeps(row)));
-        Some(Shortage::Memory {
-            count,
-            each_bytes: each,
-            overhead_bytes: overhead,
-            available_bytes,
-            memory_bytes: self.capacity.memory_bytes,
-            overcommit: self.overcommit,
-            // No VM's name has a space in it.
-            holders: largest_first(holders.chain([("host tables", tables)])),
-        })
-    }
-}
-
-fn largest_first<'a>(holders: impl Iterator<Item = (&'a str, u64)>) -> Vec<Holder> {
-    let some = holders.filter(|(_, amount)| *amount != 0);
-    let mut holders: Vec<Holder> = some.map(|(name, amount)| Holder { name: name.into(), amount }).collect();
-    holders.sort_by_key(|holder| core::cmp::Reverse(holder.amount));
-    holders
-}
-
-fn new_row(vm: u32, name: String, target: u64, request: &Request) -> Row {
-    Row {
-        vm,
-        name,
-        vcpus: request.vcpus,
-        cpu_percent: request.cpu_reservation_percent,
-        priority: request.priority,
-        weight: request.weight,
-        overhead: request.overhead_bytes,
-        min: request.memory_min_bytes,
-        target,
-        max: request.memory_max_bytes,
-        populated: 0,
-        ballooned: 0,
-        can_shrink: false,
-        ceiling: target,
-        owed: 0,
-        promised: false,
-        waiting: None,
-        kept: 0,
     }
 }

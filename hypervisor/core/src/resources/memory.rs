@@ -1,7 +1,9 @@
 //! Memory targets set by the operator, and what guests' balloons report.
 
+use super::admission::MemoryAsk;
 use super::request::check_memory;
-use super::{Allocator, Miscount, Refusal, Strategy, TargetChange};
+use super::{Allocator, Miscount, Refusal, Size, Strategy, TargetChange};
+use alloc::format;
 use alloc::vec::Vec;
 
 /// What [`Allocator::set_memory`] did.
@@ -36,7 +38,10 @@ impl Allocator {
         let fits = growth <= self.unclaimed();
         let mut others = Vec::new();
         if !fits {
-            if let Some(shortage) = self.memory_shortage(1, bytes, 0, priority, Some(vm)) {
+            // The VM's own tables are among those of all.
+            let strategy = if self.strategy == Strategy::Capacity { Strategy::Need } else { self.strategy };
+            let ask = MemoryAsk { count: 1, each: bytes, overhead: 0, priority, strategy };
+            if let Some(shortage) = self.memory_shortage(&ask, Some(vm)) {
                 return Err(Refusal::Insufficient([shortage].into()));
             }
             others = self.take_back(growth, priority, Some(vm));
@@ -53,11 +58,20 @@ impl Allocator {
     /// Changes between what a VM's target may move.
     ///
     /// # Errors
-    /// A [`Refusal`] if they are not min <= target <= max; nothing was changed.
+    /// A [`Refusal`] if they are not min <= target <= max, or more is populated than the maximum; nothing was changed.
     pub fn set_memory_bounds(&mut self, vm: u32, min_bytes: u64, max_bytes: u64) -> Result<(), Refusal> {
         let row = self.row(vm).ok_or(Refusal::Unknown { vm })?;
         check_memory(&row.name, min_bytes, row.target, max_bytes)?;
-        self.change(vm, |row| (row.min, row.max) = (min_bytes, max_bytes));
+        if row.populated > max_bytes {
+            let [populated, max] = [row.populated, max_bytes].map(Size::from);
+            let what = format!("maximum {max}; {populated} are populated, so set its memory lower first");
+            return Err(Refusal::Invalid { name: row.name.clone(), what });
+        }
+        self.change(vm, |row| {
+            (row.min, row.max) = (min_bytes, max_bytes);
+            row.ceiling = row.ceiling.min(max_bytes);
+            row.ballooned = row.ballooned.min(max_bytes);
+        });
         Ok(())
     }
 

@@ -41,8 +41,9 @@
 //! - `capacity`: a request is granted if the minima fit, and what is left is shared out by weight (the formula is in
 //!   `strategies/capacity.rs`).
 //!
-//! Switching the strategy changes nothing by itself; the next request or [`Allocator::rebalance`] follows it.
+//! What was taken back is not returned by itself under `priority`; raise the target when there is memory again. Switching the strategy changes nothing by itself; the next request or [`Allocator::rebalance`] follows it.
 
+mod admission;
 mod allocator;
 mod memory;
 mod refusal;

@@ -57,8 +57,8 @@ pub enum Refusal {
     },
     /// Others have not yet given back what was promised to the VM.
     #[error(
-        "vm {name}: {} of its memory are still to be given back by: {from}; start it when they are, or stop these VMs",
-        Size::from(*.owed_bytes)
+        "vm {name}: {} of its memory are still to be given back{}; start it when they are, or stop those VMs",
+        Size::from(*.owed_bytes), Givers(.from)
     )]
     Owed {
         /// The VM.
@@ -66,7 +66,7 @@ pub enum Refusal {
         /// What it waits for, in bytes.
         owed_bytes: u64,
         /// Who gives it back, and how much each.
-        from: String,
+        from: Vec<Holder>,
     },
     /// More is reserved than the overcommit would allow.
     #[error(
@@ -142,14 +142,14 @@ impl fmt::Display for Shortage {
                 if *overcommit != Overcommit::NONE {
                     write!(f, " of {overcommit} x {}", Size::from(*memory_bytes))?;
                 }
-                write_holders(f, holders, &|f, amount| write!(f, "{}", Size(amount)))
+                write_holders(f, "reserved", holders, &|f, amount| write!(f, "{}", Size(amount)))
             }
             Self::Cpu { count, each_percent, available_percent, cpus, holders } => {
                 let all = u64::from(*count) * u64::from(*each_percent);
                 let plural = if *cpus == 1 { "" } else { "s" };
                 write!(f, "cpu: requested {count} x {each_percent} % = {all} %, ")?;
                 write!(f, "available {available_percent} % of {cpus} CPU{plural}")?;
-                write_holders(f, holders, &|f, amount| write!(f, "{amount} %"))
+                write_holders(f, "reserved", holders, &|f, amount| write!(f, "{amount} %"))
             }
         }
     }
@@ -157,11 +157,12 @@ impl fmt::Display for Shortage {
 
 type WriteAmount<'a> = &'a dyn Fn(&mut fmt::Formatter<'_>, u128) -> fmt::Result;
 
-fn write_holders(f: &mut fmt::Formatter<'_>, holders: &[Holder], amount: WriteAmount<'_>) -> fmt::Result {
+/// Lists them, the first by name and the others together.
+fn write_holders(f: &mut fmt::Formatter<'_>, intro: &str, holders: &[Holder], amount: WriteAmount<'_>) -> fmt::Result {
     // "And 1 more" is no shorter than its name.
     let shown = if holders.len() <= HOLDERS_SHOWN + 1 { holders.len() } else { HOLDERS_SHOWN };
     let (named, others) = holders.split_at_checked(shown).unwrap_or((holders, &[]));
-    f.write_str(" (reserved: ")?;
+    write!(f, " ({intro}: ")?;
     if named.is_empty() {
         f.write_str("nothing")?;
     }
@@ -175,6 +176,14 @@ fn write_holders(f: &mut fmt::Formatter<'_>, holders: &[Holder], amount: WriteAm
         amount(f, others.iter().map(|holder| u128::from(holder.amount)).sum())?;
     }
     f.write_str(")")
+}
+
+struct Givers<'a>(&'a [Holder]);
+
+impl fmt::Display for Givers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_holders(f, "by", self.0, &|f, amount| write!(f, "{}", Size(amount)))
+    }
 }
 
 struct Joined<'a>(&'a [Shortage]);

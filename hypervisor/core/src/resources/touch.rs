@@ -1,7 +1,7 @@
 //! Pages touched, pages backed, and the line of those who wait for memory.
 
 use super::row::Waiting;
-use super::{Allocator, Size};
+use super::{Allocator, Overcommit, Size};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -161,7 +161,9 @@ impl Allocator {
             }
             free -= waiting.bytes;
             headroom -= (row.populated + waiting.bytes + row.overhead).saturating_sub(row.reserved());
-            self.change(vm, |row| (row.waiting, row.kept) = (None, waiting.bytes));
+            // Without overcommit there is always host memory for what is reserved.
+            let kept = if self.overcommit == Overcommit::NONE { 0 } else { waiting.bytes };
+            self.change(vm, |row| (row.waiting, row.kept) = (None, kept));
             resume.push(vm);
         }
         let ready: Vec<u32> = self.rows.iter().filter(|row| row.promised && row.owed == 0).map(|row| row.vm).collect();
