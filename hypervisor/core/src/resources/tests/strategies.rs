@@ -96,6 +96,36 @@ fn what_a_balloon_already_owes_is_not_promised_twice() {
 }
 
 #[test]
+fn who_is_owed_memory_and_made_smaller_is_owed_less() {
+    let mut allocator = full_machine();
+    allocator.set_can_shrink(1, true);
+    populate(&mut allocator, 1, 40);
+    allocator.request(&of_priority("new", 1, 30, 40), 4).unwrap();
+    assert_eq!(allocator.set_memory(4, 20 * MIB).unwrap().owed_bytes, 20 * MIB);
+    allocator.released(1, 19 * MIB).unwrap();
+    assert_eq!(allocator.view().vms[3].owed_bytes, 20 * MIB, "paid whole or not at all");
+    allocator.released(1, MIB).unwrap();
+    assert_eq!(allocator.view().vms[3].owed_bytes, 0);
+    populate(&mut allocator, 4, 20);
+}
+
+#[test]
+fn an_overcommit_that_could_not_deliver_what_is_promised_is_refused() {
+    let mut allocator = full_machine();
+    allocator.set_overcommit(Overcommit::from_factor("1.1").unwrap()).unwrap();
+    allocator.set_can_shrink(1, true);
+    populate(&mut allocator, 1, 40);
+    // 10 unreserved and 30 to come.
+    let grants = allocator.request(&of_priority("new", 1, 40, 40), 4).unwrap();
+    assert_eq!(grants.vms[0].owed_bytes, 40 * MIB);
+    let line = "overcommit 1.0: 110 MiB are reserved and only 100 MiB would be allowed; shrink or destroy VMs first";
+    assert_eq!(refused(&mut allocator, |allocator| allocator.set_overcommit(Overcommit::NONE)), line);
+    allocator.remove(4);
+    allocator.set_memory(1, 40 * MIB).unwrap();
+    allocator.set_overcommit(Overcommit::NONE).unwrap();
+}
+
+#[test]
 fn a_raise_of_a_higher_priority_takes_back_too() {
     let mut allocator = full_machine();
     allocator.set_memory_bounds(3, 10 * MIB, 90 * MIB).unwrap();
