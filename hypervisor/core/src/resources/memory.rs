@@ -27,7 +27,8 @@ impl Allocator {
         let row = self.row(vm).ok_or(Refusal::Unknown { vm })?;
         check_memory(&row.name, row.min, bytes, row.max)?;
         let (before, priority) = (row.claim(), row.priority);
-        let growth = (bytes.max(row.populated) + row.overhead).saturating_sub(before);
+        let needed = bytes + row.overhead;
+        let growth = (needed.max(row.populated + row.overhead)).saturating_sub(before);
         if bytes < row.target && row.populated > bytes && !row.can_shrink {
             return Err(Refusal::Populated {
                 name: row.name.clone(),
@@ -35,7 +36,8 @@ impl Allocator {
                 target_bytes: bytes,
             });
         }
-        let fits = growth <= self.unclaimed();
+        // Even a raise below what is populated may not fit: it calls back what a balloon was to deliver to others.
+        let fits = bytes <= row.target || self.sums.claimed - before + needed <= self.limit();
         let mut others = Vec::new();
         if !fits {
             // The VM's own tables are among those of all.
@@ -44,7 +46,7 @@ impl Allocator {
             if let Some(shortage) = self.memory_shortage(&ask, Some(vm)) {
                 return Err(Refusal::Insufficient([shortage].into()));
             }
-            others = self.take_back(growth, priority, Some(vm));
+            others = self.take_back(needed, priority, Some(vm));
         }
         let own = self.retarget(vm, bytes).ok_or(Refusal::Unknown { vm })?;
         if !fits {
@@ -113,7 +115,8 @@ impl Allocator {
         self.settle();
     }
 
-    /// Lowers targets for `needed` bytes at this priority, as the strategy allows; `except` is not touched.
+    /// Lowers targets for `needed` bytes at this priority, as the strategy allows; `except` needs them instead of its
+    /// claim.
     pub(super) fn take_back(&mut self, needed: u64, priority: u8, except: Option<u32>) -> Vec<TargetChange> {
         match self.strategy {
             Strategy::Priority => self.take_from_lower(needed, priority, except),

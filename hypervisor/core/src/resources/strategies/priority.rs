@@ -14,20 +14,20 @@ pub(super) fn keeps(row: &Row, priority: u8) -> u64 {
 }
 
 impl Allocator {
-    /// Lowers targets of VMs below `priority` until `needed` bytes will be unreserved once balloons have delivered.
+    /// Lowers targets of VMs below `priority` until there will be `needed` bytes once balloons have delivered; `except`
+    /// needs them instead of its claim.
     pub(in super::super) fn take_from_lower(
         &mut self,
         needed: u64,
         priority: u8,
         except: Option<u32>,
     ) -> Vec<TargetChange> {
-        let gives = |row: &&Row| row.priority < priority && Some(row.vm) != except;
+        let gives = |row: &&Row| row.priority < priority;
+        let others = || self.rows.iter().filter(|row| Some(row.vm) != except);
         // What balloons are already on their way to deliver is not asked for twice.
-        let to_be: u64 = self.rows.iter().map(|row| if gives(&row) { row.settled_claim() } else { row.claim() }).sum();
+        let to_be: u64 = others().map(|row| if gives(&row) { row.settled_claim() } else { row.claim() }).sum();
         let mut lacking = (to_be + needed).saturating_sub(self.limit());
-        let mut givers: Vec<(u8, Reverse<u64>, u32, u64)> = self
-            .rows
-            .iter()
+        let mut givers: Vec<(u8, Reverse<u64>, u32, u64)> = others()
             .filter(gives)
             .map(|row| {
                 let holds = row.settled_claim() - row.overhead;

@@ -126,6 +126,22 @@ fn an_overcommit_that_could_not_deliver_what_is_promised_is_refused() {
 }
 
 #[test]
+fn what_is_promised_is_not_called_back_by_raising_the_target_again() {
+    let mut allocator = full_machine();
+    allocator.set_can_shrink(1, true);
+    populate(&mut allocator, 1, 40);
+    allocator.request(&of_priority("new", 1, 30, 40), 4).unwrap();
+    assert_eq!(
+        refused(&mut allocator, |allocator| allocator.set_memory(1, 11 * MIB)),
+        "insufficient resources: memory: requested 1 x 11 MiB = 11 MiB, available 10 MiB \
+         (reserved: mid 40 MiB, new 30 MiB, high 20 MiB)"
+    );
+    allocator.remove(4);
+    allocator.set_memory(1, 40 * MIB).unwrap();
+    assert_eq!(allocator.view().memory.reserved, 100 * MIB);
+}
+
+#[test]
 fn a_raise_of_a_higher_priority_takes_back_too() {
     let mut allocator = full_machine();
     allocator.set_memory_bounds(3, 10 * MIB, 90 * MIB).unwrap();
