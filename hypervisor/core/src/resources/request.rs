@@ -141,7 +141,7 @@ pub struct TargetChange {
 pub struct Grants {
     /// The VMs, all of those asked for.
     pub vms: Vec<Grant>,
-    /// The targets of others that changed for it, in the order in which they were lowered.
+    /// The targets of others that changed for it, in the order in which they changed.
     pub changes: Vec<TargetChange>,
 }
 

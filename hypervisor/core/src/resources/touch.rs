@@ -173,6 +173,11 @@ impl Allocator {
         Back { resume, ready }
     }
 
+    /// The operator resumed a VM that waits: it leaves the line, and gets a new place if it still has to wait.
+    pub fn resumed(&mut self, vm: u32) {
+        self.change(vm, |row| row.waiting = None);
+    }
+
     /// Those who wait for memory, oldest first.
     #[must_use]
     pub fn waiting(&self) -> Vec<WaitingVm> {

@@ -87,6 +87,18 @@ fn who_is_stopped_or_destroyed_leaves_the_line_and_what_was_kept_is_free() {
 }
 
 #[test]
+fn who_is_resumed_by_hand_goes_to_the_end_of_the_line() {
+    let mut allocator = overcommitted(10, "10");
+    allocator.request(&Request { replicas: Some(2), ..vm("web", 10) }, 1).unwrap();
+    allocator.touch(1, MIB, 0);
+    allocator.touch(2, MIB, 0);
+    allocator.resumed(1);
+    assert_eq!(allocator.waiting().len(), 1);
+    allocator.touch(1, MIB, 0);
+    assert_eq!(allocator.memory_came_back(MIB).resume, [2]);
+}
+
+#[test]
 fn a_vm_beyond_its_target_holds_up_nobody() {
     let mut allocator = overcommitted(10, "2");
     allocator.request(&vm("small", 1), 1).unwrap();
