@@ -126,6 +126,26 @@ fn an_overcommit_that_could_not_deliver_what_is_promised_is_refused() {
 }
 
 #[test]
+fn a_guest_that_is_owed_memory_draws_nothing_from_what_is_unreserved() {
+    let mut allocator = machine(1, 100, Strategy::Priority);
+    allocator.request(&of_priority("low", 10, 40, 10), 1).unwrap();
+    allocator.request(&of_priority("high", 10, 60, 30), 2).unwrap();
+    for vm_number in [1, 2] {
+        allocator.set_can_shrink(vm_number, true);
+    }
+    populate(&mut allocator, 1, 40);
+    populate(&mut allocator, 2, 20);
+    allocator.set_memory(2, 20 * MIB).unwrap();
+    allocator.request(&of_priority("filler", 10, 30, 30), 3).unwrap();
+    // 10 are unreserved, and 20 to come.
+    assert_eq!(allocator.set_memory(2, 50 * MIB).unwrap().owed_bytes, 30 * MIB);
+    let owed = Touch::Wait(WaitReason::Owed { owed_bytes: 30 * MIB });
+    assert_eq!(allocator.touch(2, 5 * MIB, u64::MAX), owed);
+    allocator.released(1, 20 * MIB).unwrap();
+    assert_eq!(allocator.touch(2, 30 * MIB, u64::MAX), Touch::Back);
+}
+
+#[test]
 fn what_is_promised_is_not_called_back_by_raising_the_target_again() {
     let mut allocator = full_machine();
     allocator.set_can_shrink(1, true);
