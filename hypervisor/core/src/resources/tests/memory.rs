@@ -112,3 +112,21 @@ fn bounds_move_but_not_past_the_target_or_what_is_populated() {
     let row = &allocator.view().vms[0];
     assert_eq!((row.min_bytes, row.target_bytes, row.max_bytes), (10 * MIB, 10 * MIB, 80 * MIB));
 }
+
+#[test]
+fn what_nobody_has_reserved_is_drawn_on_once() {
+    let mut allocator = machine(1, 100, Strategy::Need);
+    for (name, vm_number) in [("a", 1), ("b", 2)] {
+        allocator.request(&flexible(name, 40, 40), vm_number).unwrap();
+        allocator.set_can_shrink(vm_number, true);
+        populate(&mut allocator, vm_number, 30);
+        allocator.set_memory(vm_number, 10 * MIB).unwrap();
+    }
+    allocator.request(&vm("c", 40), 3).unwrap();
+    for vm_number in [2, 1] {
+        assert!(matches!(allocator.touch(vm_number, 4 * MIB, u64::MAX), Touch::Wait(WaitReason::BeyondTarget { .. })));
+    }
+    allocator.set_memory(3, 35 * MIB).unwrap();
+    // 5 MiB are enough for one of them.
+    assert_eq!(allocator.memory_came_back(u64::MAX).resume, [2]);
+}
