@@ -17,7 +17,7 @@ mod round_robin;
 #[cfg(test)]
 mod tests;
 
-pub use cpus::{CpuId, CpuSet, MAX_CPUS};
+pub use cpus::{CpuId, CpuSet, CpuSetError, MAX_CPUS};
 pub use kind::PolicyKind;
 pub use params::{PRIORITY_DEFAULT, PRIORITY_MAX, VmParams, WEIGHT_DEFAULT, WEIGHT_MAX};
 pub use round_robin::RoundRobin;
