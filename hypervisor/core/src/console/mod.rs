@@ -6,6 +6,7 @@
 
 mod command;
 mod complete;
+mod create;
 mod editor;
 mod help;
 mod history;

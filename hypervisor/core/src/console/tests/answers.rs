@@ -141,8 +141,8 @@ fn the_other_views() {
     };
     assert_eq!(render(&version, false), "Lamina 0.1.0 (release build), started by UEFI, up 2.000s\n");
     assert_eq!(parsed(&render(&version, true))["uptime_us"], 2_000_000);
-    let help = render(&help(Some("vm stop")).unwrap(), false);
-    assert_eq!(help, "vm stop NAME [--force] [--json]\n  press the VM's power button; with --force, end it now\n");
+    let help = render(&help(Some("vm log")).unwrap(), false);
+    assert_eq!(help, "vm log NAME [--tail LINES] [--json]\n  what the VM wrote to its serial port\n");
 }
 
 #[test]
