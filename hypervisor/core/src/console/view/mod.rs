@@ -1,6 +1,15 @@
 //! What the commands show: plain data, rendered as text or JSON by [`super::render`].
 //!
-//! The names of the fields are the names in the JSON; their units are in their names. Times are of the host's TSC.
+//! The names of the fields are the names in the JSON; their units are in their names. Times are of the host's TSC. Parts
+//! of a CPU that were measured are in thousandths of one CPU (`_millicpu`), those that are set in percent of one.
+
+mod alloc_view;
+mod sched_view;
+mod state_view;
+
+pub use alloc_view::{AllocRow, AllocView, CpuResource, MemoryResource, WaitingRow};
+pub use sched_view::{CpuRow, FigureRow, Latency, SchedRow, SchedView};
+pub use state_view::{ConfigView, HostView, STATE_SCHEMA, STATE_VERSION, StateView};
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -45,9 +54,15 @@ pub struct VmRow {
     pub name: String,
     /// Its state.
     pub state: &'static str,
+    /// Its group.
+    pub group: Option<String>,
     /// Its image.
     pub image: String,
-    /// Its memory, as configured.
+    /// How many vCPUs it has.
+    pub vcpus: u16,
+    /// The weight of its share of the CPUs.
+    pub weight: u32,
+    /// Its memory, as it is set: what it is to have now.
     pub memory_bytes: u64,
     /// How much of that is backed by host frames.
     pub populated_bytes: u64,
@@ -77,8 +92,28 @@ pub struct VmInfoView {
     pub cmdline: String,
     /// Its modules, each a file and its command line.
     pub modules: Vec<String>,
-    /// How many vCPUs it has.
-    pub vcpus: u32,
+    /// The least memory that it keeps.
+    pub memory_min_bytes: u64,
+    /// The most memory that it can be given.
+    pub memory_max_bytes: u64,
+    /// Whether it has a balloon device.
+    pub balloon: bool,
+    /// The most that it gets, in percent of one CPU; null is no limit.
+    pub cap_percent: Option<u32>,
+    /// What it gets at least, in percent of one CPU.
+    pub reservation_percent: u32,
+    /// Its priority, 0 to 99.
+    pub priority: u8,
+    /// The CPUs that it may run on, as `0-3,5` or `all`.
+    pub affinity: String,
+    /// Its vCPUs.
+    pub vcpu_rows: Vec<VcpuRow>,
+    /// How long its vCPUs could have run and another one did, all together.
+    pub steal_us: u64,
+    /// VMs and groups that start before it.
+    pub after: Vec<String>,
+    /// How long `vm stop` waits for it.
+    pub stop_grace_us: u64,
     /// Whether it starts at boot.
     pub autostart: bool,
     /// How often it was started, resets included.
@@ -87,6 +122,21 @@ pub struct VmInfoView {
     pub frames: VmFrames,
     /// The bytes that it wrote to its serial port since its start.
     pub serial_bytes: u64,
+}
+
+/// A vCPU in `vm info`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct VcpuRow {
+    /// Its index in the VM.
+    pub vcpu: u16,
+    /// Whether it is running, ready, blocked, or waits for its start-up IPI.
+    pub state: &'static str,
+    /// The CPU that it is on, or was on last.
+    pub cpu: Option<u16>,
+    /// The CPUs that it may run on.
+    pub affinity: String,
+    /// The CPU time that it used since its VM's start.
+    pub cpu_time_us: u64,
 }
 
 /// The host frames (4 KiB each) that a VM holds.
@@ -137,8 +187,10 @@ pub struct CpuView {
     pub tsc_hz: u64,
     /// Where that rate is from.
     pub tsc_source: String,
+    /// How many CPUs the machine has.
+    pub found: u32,
     /// The CPUs in use.
-    pub cpus: u32,
+    pub cpus: Vec<CpuRow>,
     /// What of VT-x it has.
     pub vmx: Vec<CapabilityRow>,
 }
@@ -152,42 +204,6 @@ pub struct CapabilityRow {
     pub present: bool,
     /// Whether Lamina uses it.
     pub used: bool,
-}
-
-/// `sched`.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct SchedView {
-    /// The policy's name.
-    pub policy: String,
-    /// The vCPU that was on the CPU last, as `NAME/INDEX`.
-    pub current: Option<String>,
-    /// How long the CPU was halted.
-    pub idle_us: u64,
-    /// How often another vCPU than the last one was put on the CPU.
-    pub switches: u64,
-    /// The vCPUs.
-    pub vcpus: Vec<SchedRow>,
-}
-
-/// A vCPU in `sched`.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct SchedRow {
-    /// The VM's name.
-    pub vm: String,
-    /// The vCPU's index in it.
-    pub vcpu: u16,
-    /// Whether it is running, ready or blocked.
-    pub state: &'static str,
-    /// Its time slice.
-    pub quantum_us: u64,
-    /// How often it was put on the CPU.
-    pub runs: u64,
-    /// The CPU time that it used.
-    pub used_us: u64,
-    /// How long it waited for the CPU, all waits together.
-    pub wait_total_us: u64,
-    /// Its longest wait.
-    pub wait_max_us: u64,
 }
 
 /// `stats`.

@@ -1,10 +1,11 @@
 //! From a view to the answer: aligned text for people, one line of JSON for machines, both from the same struct.
 
+mod share;
+mod vms;
+
 use super::view::{
-    CpuView, DoneView, ErrorView, HelpView, LogView, MemView, SchedView, StatsView, VersionView, VmFrames, VmInfoView,
-    VmListView,
+    ConfigView, CpuView, DoneView, ErrorView, HelpView, LogView, MemView, StateView, StatsView, VersionView,
 };
-use crate::config::units::{format_duration_us, format_size};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -57,70 +58,6 @@ impl View for HelpView {
     }
 }
 
-impl View for VmListView {
-    fn text(&self) -> String {
-        if self.vms.is_empty() {
-            return String::from("no VMs; 'vm create NAME --image FILE' makes one\n");
-        }
-        let header =
-            ["NAME", "STATE", "<MEMORY", "<POPULATED", "<QUANTUM", "<CPU", "<UPTIME", "<EXITS", "IMAGE", "LAST STOP"];
-        let rows = self.vms.iter().map(|vm| {
-            vec_of([
-                &vm.name,
-                &vm.state,
-                &format_size(vm.memory_bytes),
-                &size(vm.populated_bytes),
-                &format_duration_us(vm.quantum_us),
-                &seconds(vm.cpu_time_us),
-                &seconds(vm.uptime_us),
-                &vm.exits,
-                &vm.image,
-                &vm.last_stop.as_deref().unwrap_or("-"),
-            ])
-        });
-        table(&header, rows)
-    }
-}
-
-impl View for VmInfoView {
-    fn text(&self) -> String {
-        let vm = &self.row;
-        let frames = &self.frames;
-        let mut rows = Vec::new();
-        let mut row = |name: &str, value: String| rows.push(vec_of([&name, &value]));
-        row("name", vm.name.clone());
-        row("state", vm.state.into());
-        row("last stop", vm.last_stop.clone().unwrap_or_else(|| String::from("-")));
-        row("image", format!("{} ({})", vm.image, self.format));
-        if let Some(initrd) = &self.initrd {
-            row("initrd", initrd.clone());
-        }
-        row("command line", if self.cmdline.is_empty() { String::from("-") } else { self.cmdline.clone() });
-        for module in &self.modules {
-            row("module", module.clone());
-        }
-        row("memory", format!("{}, {} populated", format_size(vm.memory_bytes), size(vm.populated_bytes)));
-        row("host frames", format!("{} (RAM {}, EPT {}, vCPU {})", frames.sum(), frames.ram, frames.ept, frames.vcpu));
-        row("vCPUs", self.vcpus.to_string());
-        row("quantum", format_duration_us(vm.quantum_us));
-        row("CPU time", seconds(vm.cpu_time_us));
-        row("uptime", seconds(vm.uptime_us));
-        row("VM exits", vm.exits.to_string());
-        row("serial output", format!("{} bytes", self.serial_bytes));
-        row("starts", self.starts.to_string());
-        row("autostart", if self.autostart { "yes" } else { "no" }.into());
-        table(&[], rows)
-    }
-}
-
-impl VmFrames {
-    /// All frames that the VM holds.
-    #[must_use]
-    pub const fn sum(&self) -> u64 {
-        self.ram.saturating_add(self.ept).saturating_add(self.vcpu)
-    }
-}
-
 impl View for MemView {
     fn text(&self) -> String {
         let bytes = |frames: u64| size(frames.saturating_mul(self.frame_bytes));
@@ -141,44 +78,40 @@ impl View for MemView {
 
 impl View for CpuView {
     fn text(&self) -> String {
+        let used = self.cpus.len();
         let mut text = format!(
-            "{}\n{} CPU{} in use, TSC {}.{:03} MHz ({})\n",
+            "{}\n{used} of {} CPU{} in use, TSC {}.{:03} MHz ({})\n",
             self.brand,
-            self.cpus,
-            if self.cpus == 1 { "" } else { "s" },
+            self.found,
+            if self.found == 1 { "" } else { "s" },
             self.tsc_hz / 1_000_000,
             self.tsc_hz / 1000 % 1000,
             self.tsc_source
         );
+        text += &share::cpu_table(&self.cpus);
         let rows = self.vmx.iter().map(|row| vec_of([&row.name, &yes_no(row.present), &yes_no(row.used)]));
         text += &table(&["VT-x CAPABILITY", "PRESENT", "USED"], rows);
         text
     }
 }
 
-impl View for SchedView {
+/// The same as the commands show, one after the other.
+impl View for StateView {
     fn text(&self) -> String {
-        let header = ["VM", "<VCPU", "STATE", "<QUANTUM", "<RUNS", "<USED", "<WAITED", "<LONGEST WAIT"];
-        let rows = self.vcpus.iter().map(|row| {
-            vec_of([
-                &row.vm,
-                &row.vcpu,
-                &row.state,
-                &format_duration_us(row.quantum_us),
-                &row.runs,
-                &seconds(row.used_us),
-                &seconds(row.wait_total_us),
-                &seconds(row.wait_max_us),
-            ])
-        });
-        let last = self.current.as_deref().unwrap_or("none yet");
-        let head = format!(
-            "policy {}, {} switches, idle {}, last on the CPU: {last}\n",
-            self.policy,
-            self.switches,
-            seconds(self.idle_us)
-        );
-        head + &table(&header, rows)
+        let mut text = self.lamina.text();
+        let parts = [self.cpu.text(), self.mem.text(), self.sched.text(), self.alloc.text()];
+        let vms = self.vms.iter().map(View::text);
+        for part in parts.into_iter().chain(vms) {
+            text.push('\n');
+            text += &part;
+        }
+        text
+    }
+}
+
+impl View for ConfigView {
+    fn text(&self) -> String {
+        self.toml.clone()
     }
 }
 
@@ -226,7 +159,7 @@ impl View for VersionView {
 
 /// Rows in aligned columns, two spaces apart. A header that begins with `<` makes its column flush right; headers that
 /// are all empty are not shown.
-fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let rows: Vec<Vec<String>> = rows.into_iter().collect();
     let flush_right: Vec<bool> = header.iter().map(|title| title.starts_with('<')).collect();
     let titles: Vec<String> = header.iter().map(|title| title.trim_start_matches('<').into()).collect();
@@ -256,7 +189,7 @@ fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String
     text
 }
 
-fn vec_of<const N: usize>(cells: [&dyn ToString; N]) -> Vec<String> {
+pub(super) fn vec_of<const N: usize>(cells: [&dyn ToString; N]) -> Vec<String> {
     cells.map(ToString::to_string).to_vec()
 }
 
@@ -265,12 +198,12 @@ fn yes_no(yes: bool) -> &'static str {
 }
 
 /// Microseconds as seconds with three digits behind the point.
-fn seconds(us: u64) -> String {
+pub(super) fn seconds(us: u64) -> String {
     format!("{}.{:03}s", us / 1_000_000, us / 1000 % 1000)
 }
 
 /// Bytes with one digit behind the point, for people.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     for (unit, shift) in [("G", 30), ("M", 20), ("K", 10)] {
         if bytes >> shift != 0 {
             let tenth = (bytes % (1 << shift)).saturating_mul(10) >> shift;
@@ -282,4 +215,24 @@ fn size(bytes: u64) -> String {
         }
     }
     format!("{bytes}B")
+}
+
+/// Nanoseconds with three digits or so, for people: `950ns`, `12.3us`, `4.0ms`, `1.2s`.
+pub(super) fn duration_ns(ns: u64) -> String {
+    for (unit, factor) in [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000)] {
+        if ns >= factor {
+            return format!("{}.{}{unit}", ns / factor, ns % factor * 10 / factor);
+        }
+    }
+    format!("{ns}ns")
+}
+
+/// Thousandths of a CPU as percent of one.
+pub(super) fn millicpu(millicpu: u64) -> String {
+    format!("{}.{}%", millicpu / 10, millicpu % 10)
+}
+
+/// Percent, or `-` for none.
+fn percent(percent: Option<u32>) -> String {
+    percent.map_or_else(|| String::from("-"), |percent| format!("{percent}%"))
 }
