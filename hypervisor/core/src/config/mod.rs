@@ -138,7 +138,7 @@ impl Form {
             Self::NumberOr(allowed) => allowed,
             Self::Ratio => "a number such as 1.5",
             Self::Flag => "true or false",
-            Self::List => "an array of strings, such as [\"FILE ARGUMENTS\"]",
+            Self::List => "an array of strings, such as [\"ONE\", \"TWO\"]",
         }
     }
 }

@@ -317,6 +317,7 @@ const fn way_out(state: State, refused: Verb) -> Option<(&'static str, &'static 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
     use std::collections::BTreeSet;
 
     /// The whole table once more, as a picture: one row for each cause, one column for each state in the order of
@@ -432,6 +433,55 @@ mod tests {
                     continue;
                 };
                 assert!(transition(state, advised).is_ok(), "{state}: {verb:?} leads to {command}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_vm_that_waits_for_memory_is_paused_until_there_is_some() {
+        let waiting = transition(State::Running, Event::OutOfMemory).unwrap();
+        assert_eq!(
+            (waiting.pause_reason(), State::Paused.pause_reason()),
+            (Some(PauseReason::Memory), Some(PauseReason::Operator))
+        );
+        assert_eq!(
+            transition(waiting, Verb::Resume).unwrap_err().line("web"),
+            "vm web is paused (memory): 'resume' needs a paused VM; use 'vm stop --force web' to end it, or free memory \
+             ('alloc' shows who holds it) and it goes on by itself"
+        );
+        assert_eq!(transition(waiting, Event::MemoryBack), Ok(State::Running));
+        // The operator's pause outlasts the want of memory.
+        let paused = transition(waiting, Verb::Pause).unwrap();
+        assert!(transition(paused, Event::MemoryBack).is_err());
+        assert_eq!(transition(paused, Verb::Resume), Ok(State::Running));
+    }
+
+    proptest! {
+        #[test]
+        fn a_random_life_keeps_its_rules(picks in proptest::collection::vec(0..Verb::ALL.len() + Event::ALL.len(), 0..60)) {
+            let causes: Vec<Cause> = causes().collect();
+            let mut state = State::Defined;
+            let mut built = false;
+            for pick in picks {
+                let before = state;
+                match transition(state, causes[pick]) {
+                    Ok(next) => state = next,
+                    Err(refusal) => {
+                        prop_assert_eq!((refusal.state, refusal.cause), (before, causes[pick]));
+                        prop_assert!(!refusal.line("web").contains(char::is_control));
+                    }
+                }
+                // Guest code runs only in a machine that was built since the last start, and never again after the end.
+                match (before, state) {
+                    (_, State::Starting) => built = false,
+                    (State::Starting, State::Running) => built = true,
+                    _ => {}
+                }
+                prop_assert!(!state.is_runnable() || built);
+                prop_assert!(before != State::Destroyed || state == State::Destroyed);
+                prop_assert!(before == state || state != State::Defined);
+                prop_assert!(!(before.is_alive() && state == State::Destroyed), "what lives is not destroyed");
+                prop_assert_eq!(state.pause_reason().is_some(), state.is_alive() && !state.is_runnable() && state != State::Starting);
             }
         }
     }

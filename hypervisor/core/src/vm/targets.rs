@@ -108,3 +108,85 @@ fn unknown_group(group: &str, vms: &[Candidate<'_>]) -> String {
         None => format!("no VM is of group {shown}; 'vm list' shows the groups"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    const VMS: [Candidate<'static>; 4] = [
+        Candidate { name: "web-1", group: Some("web"), state: State::Running },
+        Candidate { name: "web-2", group: Some("web"), state: State::Stopped },
+        Candidate { name: "db", group: None, state: State::Paused },
+        Candidate { name: "log", group: Some("aux"), state: State::Defined },
+    ];
+
+    fn names(names: &[&str]) -> Targets {
+        Targets::Names(names.iter().map(|&name| name.into()).collect())
+    }
+
+    fn group(name: &str) -> Targets {
+        Targets::Group(name.into())
+    }
+
+    #[test]
+    fn names_are_all_or_nothing() {
+        assert_eq!(names(&["db", "web-1", "db"]).plan(Verb::ForceStop, &VMS), Ok(Vec::from([2, 0])));
+        assert_eq!(
+            names(&["web-1", "web-2"]).plan(Verb::Stop, &VMS).unwrap_err(),
+            "vm web-2 is stopped: 'stop' needs a running VM; use 'vm info web-2' to see how it came to this"
+        );
+        assert_eq!(names(&["web-1", "bd"]).plan(Verb::Stop, &VMS).unwrap_err(), "no VM is called bd; did you mean db?");
+        assert_eq!(
+            names(&["web"]).plan(Verb::Stop, &VMS).unwrap_err(),
+            "no VM is called web, but a group is; write --group web"
+        );
+    }
+
+    #[test]
+    fn of_a_group_and_of_all_those_follow_that_can() {
+        assert_eq!(group("web").plan(Verb::Stop, &VMS), Ok(Vec::from([0])));
+        assert_eq!(group("web").plan(Verb::Start, &VMS), Ok(Vec::from([1])));
+        assert_eq!(Targets::All.plan(Verb::ForceStop, &VMS), Ok(Vec::from([0, 2])));
+        assert_eq!(
+            group("aux").plan(Verb::Stop, &VMS).unwrap_err(),
+            "no VM of group aux can follow: vm log is defined: 'stop' needs a running VM; use 'vm info log' to see how it \
+             came to this"
+        );
+        assert_eq!(group("wbe").plan(Verb::Stop, &VMS).unwrap_err(), "no VM is of group wbe; did you mean web?");
+        assert_eq!(Targets::All.plan(Verb::Stop, &[]).unwrap_err(), "there are no VMs");
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_holds_only_vms_that_can_follow_each_once(
+            states in proptest::collection::vec(0..State::ALL.len(), 0..12),
+            verb in 0..Verb::ALL.len(),
+            picks in proptest::collection::vec(0usize..14, 1..5),
+            kind in any::<u8>(),
+        ) {
+            let all: Vec<String> = (0..states.len()).map(|vm| format!("v{vm}")).collect();
+            let vms: Vec<Candidate<'_>> = states.iter().zip(&all).enumerate().map(|(index, (&state, name))| {
+                Candidate { name, group: (index % 2 == 0).then_some("even"), state: State::ALL[state] }
+            }).collect();
+            let targets = match kind % 3 {
+                0 => Targets::Names(picks.iter().map(|pick| format!("v{pick}")).collect()),
+                1 => group("even"),
+                _ => Targets::All,
+            };
+            let verb = Verb::ALL[verb];
+            match targets.plan(verb, &vms) {
+                Ok(plan) => {
+                    prop_assert!(!plan.is_empty());
+                    for (place, &vm) in plan.iter().enumerate() {
+                        prop_assert!(transition(vms[vm].state, verb).is_ok() && !plan[..place].contains(&vm));
+                    }
+                    if let Targets::Names(names) = &targets {
+                        prop_assert!(names.iter().all(|name| plan.iter().any(|&vm| vms[vm].name == name)));
+                    }
+                }
+                Err(line) => prop_assert_eq!(line.lines().count(), 1),
+            }
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Tests of the configuration file: what is taken, every error with its line, any text, round trips.
 
+mod together;
+
 use super::*;
 use crate::loader::Format;
 use crate::resources::Strategy;
@@ -132,7 +134,7 @@ fn what_is_not_given_has_its_documented_default() {
 
 #[test]
 fn the_documented_file_is_one() {
-    let source = include_str!("mod.rs");
+    let source = include_str!("../mod.rs");
     let (_, file) = source.split_once("```toml\n").unwrap();
     let (file, _) = file.split_once("//! ```").unwrap();
     let text: String = file.lines().map(|line| line.trim_start_matches("//!").to_string() + "\n").collect();
@@ -213,7 +215,7 @@ fn an_error_names_line_vm_key_and_remedy() {
         (vm("autostart = 'yes'"), r#"lamina.toml:6: vm "web": autostart = 'yes': write true or false"#),
         (
             vm("modules = 'm'"),
-            r#"lamina.toml:6: vm "web": modules = 'm': write an array of strings, such as ["FILE ARGUMENTS"]"#,
+            r#"lamina.toml:6: vm "web": modules = 'm': write an array of strings, such as ["ONE", "TWO"]"#,
         ),
         (
             vm("modules = [\n'ok',\n'/m']"),
