@@ -1,6 +1,6 @@
 //! [`VmChange`]: what `vm set` changes of a VM, all of it or nothing.
 
-use super::vm::memory_between;
+use super::value::memory_between;
 use super::{ValueError, VmConfig, VmKey, nearest};
 use crate::sched::CpuSet;
 use alloc::format;

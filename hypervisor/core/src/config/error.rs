@@ -1,7 +1,7 @@
 //! What can be wrong with a configuration, in one line each.
 
 use super::units::{UnitError, format_duration_us, format_ratio, format_size};
-use super::{host, vm};
+use super::{host, value};
 use crate::sched::CpuSetError;
 use alloc::string::String;
 use thiserror::Error;
@@ -31,7 +31,7 @@ pub enum ValueError {
     /// A VM's name with other characters, or of another length, than allowed.
     #[error(
         "not a VM name; write a-z, 0-9 and -, at most {} characters, the first a letter or digit",
-        vm::NAME_LEN_MAX
+        value::NAME_LEN_MAX
     )]
     NotAName,
     /// Not the name of a file of the ramdisk.
@@ -41,13 +41,17 @@ pub enum ValueError {
     #[error("a command line is one line, without control characters")]
     NotOneLine,
     /// Memory outside the range.
-    #[error("memory is {} to {}", format_size(vm::MEMORY_MIN_BYTES), format_size(vm::MEMORY_MAX_BYTES))]
+    #[error("memory is {} to {}", format_size(value::MEMORY_MIN_BYTES), format_size(value::MEMORY_MAX_BYTES))]
     MemoryRange,
     /// Memory that is no multiple of a page.
     #[error("memory is a multiple of 4K")]
     MemoryNotPages,
     /// A quantum outside the range.
-    #[error("a quantum is {} to {}", format_duration_us(vm::QUANTUM_MIN_US), format_duration_us(vm::QUANTUM_MAX_US))]
+    #[error(
+        "a quantum is {} to {}",
+        format_duration_us(value::QUANTUM_MIN_US),
+        format_duration_us(value::QUANTUM_MAX_US)
+    )]
     QuantumRange,
     /// Neither `true` nor `false`.
     #[error("write true or false")]
@@ -73,7 +77,7 @@ pub enum ValueError {
     )]
     OvercommitRange,
     /// A grace time above the greatest.
-    #[error("a grace time is 0s to {}", format_duration_us(vm::GRACE_MAX_US))]
+    #[error("a grace time is 0s to {}", format_duration_us(value::GRACE_MAX_US))]
     GraceRange,
     /// More reserved than the vCPUs could use.
     #[error("a reservation is at most 100 for each vCPU, which is {most} here")]
@@ -112,7 +116,7 @@ pub enum ValueError {
         memory_bytes: u64,
     },
     /// A name that gets too long by the number of the last replica.
-    #[error("the replicas' names, up to {last}, are longer than {} characters", vm::NAME_LEN_MAX)]
+    #[error("the replicas' names, up to {last}, are longer than {} characters", value::NAME_LEN_MAX)]
     ReplicaName {
         /// The longest of them.
         last: String,

@@ -1,7 +1,7 @@
 //! The `[host]` table: what concerns the hypervisor itself.
 
 use super::units::{parse_duration_us, parse_number, parse_ratio_percent};
-use super::vm::{grace, in_range};
+use super::value::{grace, in_range};
 use super::{ValueError, keys};
 use crate::resources::Strategy;
 use crate::sched::{MAX_CPUS, PolicyKind};

@@ -2,7 +2,8 @@
 //!
 //! [`Config::parse`] is what both the hypervisor and `cargo xtask` call, so a file that builds into an image also boots.
 //! [`HostConfig`] and [`VmConfig`] hold checked values only; each key is one row of a table ([`HostKey`], [`VmKey`]) and
-//! has one setter, which the console's `vm create` uses too. [`units`] reads sizes and times.
+//! has one setter, which the console's `vm create` and `vm set` ([`VmChange`]) use too. [`units`] reads sizes and times.
+//! [`check_set`] and [`start_order`] are about several VMs together; [`Config::to_toml`] writes a configuration back.
 //!
 //! ```toml
 //! [host]                       # optional, as is every key in it
@@ -55,6 +56,7 @@ mod save;
 #[cfg(test)]
 mod tests;
 pub mod units;
+mod value;
 mod vm;
 
 pub use change::VmChange;
@@ -62,7 +64,8 @@ pub use error::{ConfigError, ValueError};
 pub use host::{HostConfig, HostKey, OnPanic, alloc_strategy, overcommit_percent, sched_policy};
 pub use nearest::nearest;
 pub use order::{SetError, check_set, start_order};
-pub use vm::{ModuleConfig, REPLICAS_MAX, VCPUS_MAX, VmConfig, VmKey, grace};
+pub use value::{REPLICAS_MAX, VCPUS_MAX, grace};
+pub use vm::{ModuleConfig, VmConfig, VmKey};
 
 use alloc::vec::Vec;
 
