@@ -72,6 +72,7 @@ impl Guest {
             ram_len_bytes: config.memory_bytes,
             boot_time_unix_s,
             ioapic_id: IOAPIC_ID,
+            balloon: false,
         });
         let vcpu = Vcpu::new(root, slot, &ram, page, &entry).map_err(|error| error.to_string())?;
         let machine = Machine {
@@ -124,6 +125,7 @@ fn load_image(
         modules: &modules,
         memory_len_bytes: config.memory_bytes,
         vcpus: 1,
+        balloon: false,
     };
     load(&request, memory).map_err(|error| error.to_string())
 }

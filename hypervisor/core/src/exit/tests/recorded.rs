@@ -62,6 +62,7 @@ impl Replayer {
             ram_len_bytes: setting.memory_bytes,
             boot_time_unix_s: setting.boot_time_unix_s,
             ioapic_id: 1,
+            balloon: false,
         });
         Self { ram: RamLayout::new(setting.memory_bytes), board, apic, cpu, counters: ExitCounters::new() }
     }
