@@ -19,6 +19,7 @@ pub mod pic;
 pub mod port;
 pub mod serial;
 pub mod trap;
+pub mod virtio;
 
 /// The exit port: a double word written here ends the VM with that code.
 pub const EXIT_PORT: u16 = 0xF4;
