@@ -8,12 +8,12 @@ use alloc::format;
 use core::fmt::Display;
 use lamina_core::boot::ramdisk::Ramdisk;
 use lamina_core::config::{CONFIG_FILE, Config};
-use lamina_core::sched::RoundRobin;
+use lamina_core::sched::{CpuId, RoundRobin};
 use lamina_core::vm::Verb;
 use lamina_hw::boot::{self, BootInfo, Handover};
 use lamina_hw::cpu::{self, Cpu};
 use lamina_hw::vmx::VmxRoot;
-use lamina_hw::{acpi, apic, power, serial, time};
+use lamina_hw::{acpi, apic, power, serial, smp, time};
 
 /// The entry point.
 pub(crate) fn start(info: &'static mut BootInfo) -> ! {
@@ -34,6 +34,7 @@ pub(crate) fn start(info: &'static mut BootInfo) -> ! {
     }
     let root = VmxRoot::enter(&cpu).unwrap_or_else(|error| refuse(&error));
     log::info!("VMX on; APIC virtualisation: {}", if root.plan().apicv { "yes" } else { "no" });
+    start_other_cpus(&platform);
     if !lamina_core::insn::warm_up() {
         log::warn!("the instruction decoder does not decode; devices in guests' memory will not work");
     }
@@ -55,6 +56,23 @@ pub(crate) fn start(info: &'static mut BootInfo) -> ! {
     serial::start_interrupts();
     define_and_start(&mut vmm, &config);
     run_loop::run(vmm, ConsoleTask::start())
+}
+
+/// Brings the machine's other CPUs up, as far as they can be used.
+fn start_other_cpus(platform: &acpi::Platform) {
+    let started = smp::start(platform, None, other_cpu);
+    for (apic_id, why) in &started.failed {
+        log::warn!("the CPU with local APIC ID {apic_id} is not used: {why}");
+    }
+    let unknown = if platform.names_cpus() { "" } else { " (the firmware's tables name no others)" };
+    log::info!("CPUs: {} of {} online{unknown}", started.online, started.present);
+}
+
+/// What a CPU other than the boot CPU does: it waits for what may come.
+fn other_cpu(_cpu: CpuId, _root: VmxRoot) -> ! {
+    loop {
+        cpu::wait_for_interrupt();
+    }
 }
 
 /// Checks the hypervisor's own mappings and says which protections are on.

@@ -88,7 +88,7 @@ pub(crate) fn cpu(vmm: &Vmm) -> CpuView {
         brand: cpu::brand(),
         tsc_hz: vmm.tsc.hz,
         tsc_source: vmm.tsc.source.to_string(),
-        cpus: 1,
+        cpus: u32::try_from(cpu::online_count()).unwrap_or(u32::MAX),
         vmx: rows.into_iter().map(|(name, present, used)| CapabilityRow { name: name.into(), present, used }).collect(),
     }
 }

@@ -99,12 +99,17 @@ pub fn flush() {
     }
 }
 
-/// For the last words of a panic: breaks the lock, since its holder may be the one that panicked, and makes all
-/// further output synchronous.
+/// For the last words of a panic, once the other CPUs have stopped: breaks the lock, since its holder may be the one that
+/// panicked or one that stopped, and makes all further output synchronous. Output that waits is sent first, unless the holder
+/// was in the midst of changing it.
 pub fn seize() {
-    // SAFETY: after a panic nothing but the epitaph runs on this CPU, so whoever held the lock never goes on to use it.
+    let held = CONSOLE.is_locked();
+    // SAFETY: after a panic nothing but the epitaph runs, on this CPU alone, so whoever held the lock never goes on to use it.
     unsafe { CONSOLE.force_unlock() };
     if let Some(console) = CONSOLE.lock().as_mut() {
+        if held {
+            core::mem::forget(core::mem::take(&mut console.output));
+        }
         console.flush();
         console.queued = false;
     }
