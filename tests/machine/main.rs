@@ -7,6 +7,7 @@ mod lifecycle;
 mod linux;
 mod preemption;
 mod refusals;
+mod smp;
 mod tiny_guests;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         lifecycle::cases(),
         console::cases(),
         refusals::cases(),
+        smp::cases(),
         linux::cases(),
     ];
     lamina_tests::run(cases.into_iter().flatten().collect()).unwrap_or_else(|error| {

@@ -27,6 +27,7 @@ pub struct MachineBuilder<'bench> {
     kind: Kind,
     cpu_model: &'static str,
     memory_mib: u32,
+    cpus: u32,
     content: Content,
 }
 
@@ -44,6 +45,7 @@ impl<'bench> MachineBuilder<'bench> {
             kind: Kind::Bochs,
             cpu_model: DEFAULT_CPU_MODEL,
             memory_mib: MEMORY_MIB,
+            cpus: 1,
             content: Content::Checked(String::new()),
         }
     }
@@ -66,6 +68,13 @@ impl<'bench> MachineBuilder<'bench> {
     #[must_use]
     pub fn memory_mib(mut self, memory_mib: u32) -> Self {
         self.memory_mib = memory_mib;
+        self
+    }
+
+    /// Gives the machine this many CPUs.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
         self
     }
 
@@ -108,7 +117,7 @@ impl<'bench> MachineBuilder<'bench> {
         let machine = Machine {
             kind: self.kind,
             firmware: *firmware,
-            cpus: 1,
+            cpus: self.cpus,
             cpu_model: self.cpu_model.into(),
             memory_mib: self.memory_mib,
             image,

@@ -33,6 +33,7 @@ pub fn least_skew(rounds: &[Round]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::{Round, least_skew};
+    use alloc::vec::Vec;
     use proptest::prelude::*;
 
     #[test]
