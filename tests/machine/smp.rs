@@ -21,7 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
 fn all_cpus_come_online(bench: &Bench) -> Result<()> {
     for cpus in [1, 4] {
         let mut session = bench.machine().cpus(cpus).config("").boot()?;
-        session.expect(&format!("CPUs: {cpus} of {cpus} online"))?;
+        session.expect(format!("CPUs: {cpus} of {cpus} online").as_str())?;
         session.expect(PROMPT)?;
         let answer = reply(&mut session, "cpu")?;
         ensure!(field(&answer, "/cpus")?.as_u64() == Some(u64::from(cpus)), "not {cpus} CPUs: {answer}");

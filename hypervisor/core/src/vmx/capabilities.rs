@@ -319,6 +319,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cpu_that_differs_is_found_by_what_differs() {
+        let mut other = BOCHS_SKYLAKE_X;
+        assert_eq!(BOCHS_SKYLAKE_X.difference(&other), None);
+        other.vmfunc ^= 1;
+        assert_eq!(BOCHS_SKYLAKE_X.difference(&other), None, "VM functions are not used");
+        other.ept_vpid ^= 1 << 20;
+        assert_eq!(BOCHS_SKYLAKE_X.difference(&other), Some("IA32_VMX_EPT_VPID_CAP"));
+        other.basic ^= 1;
+        assert_eq!(BOCHS_SKYLAKE_X.difference(&other), Some("IA32_VMX_BASIC"));
+    }
+
+    #[test]
     fn fields_are_where_the_manual_puts_them() {
         let capabilities = BOCHS_SKYLAKE_X;
         assert_eq!(capabilities.revision_id(), 0x2b);

@@ -143,9 +143,13 @@ impl VmxRoot {
     }
 
     /// Makes the vCPU's VMCS current; whose registers the CPU holds is another matter.
+    ///
+    /// # Panics
+    /// If the vCPU was made on another CPU, which may hold its VMCS.
     pub(super) fn make_current<'a>(&'a mut self, vcpu: &'a mut Vcpu) -> CurrentVmcs<'a> {
+        assert!(vcpu.is_at_home(&self.resident), "a vCPU is loaded on another CPU than it was made on");
         if self.resident.vmcs.load(Ordering::Acquire) != vcpu.id() {
-            // SAFETY: the region is the vCPU's own frame, initialised with the revision identifier, and VMX runs on one CPU.
+            // SAFETY: the region is the vCPU's own frame, initialised with the revision identifier, and never current on another CPU.
             let made_current = unsafe { vmptrld(vcpu.vmcs_address()) };
             assert_eq!(made_current, Ok(()), "VMPTRLD of a VMCS region of ours");
             self.resident.vmcs.store(vcpu.id(), Ordering::Release);

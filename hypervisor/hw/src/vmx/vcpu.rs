@@ -113,6 +113,11 @@ impl Vcpu {
         self.id
     }
 
+    /// Whether it was made on the CPU that this belongs to.
+    pub(super) fn is_at_home(&self, resident: &Arc<Resident>) -> bool {
+        Arc::ptr_eq(&self.resident, resident)
+    }
+
     pub(super) fn vmcs_address(&self) -> HostPhysAddr {
         self.vmcs.address()
     }
