@@ -137,7 +137,7 @@ impl Arrival {
         apic::init_other();
         match self.expected.memory_types.take() {
             Taken::Same => {}
-            Taken::Changed => log::debug!(
+            Taken::Changed => log::warn!(
                 "the CPU with local APIC ID {} gets the boot CPU's MTRRs and PAT: the firmware left it others",
                 self.block.apic_id()
             ),
