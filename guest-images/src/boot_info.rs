@@ -97,6 +97,15 @@ pub fn command_line() -> &'static str {
     text.to_str().unwrap_or("")
 }
 
+/// Physical address of the ACPI RSDP as PVH tells it; `None` where the loader names none.
+#[must_use]
+pub fn rsdp_address() -> Option<u64> {
+    match loader() {
+        Loader::Pvh => Some(read_u64(INFO.load(Relaxed), 32)).filter(|&address| address != 0),
+        Loader::Multiboot => None,
+    }
+}
+
 /// The number in `name=NUMBER` on the command line, decimal or `0x` hexadecimal.
 #[must_use]
 pub fn option(name: &str) -> Option<u64> {
