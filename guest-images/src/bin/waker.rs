@@ -26,8 +26,8 @@ fn main() {
     check!(wakes <= MOST_WAKES, "wakes={wakes}: at most {MOST_WAKES}");
     check!(work < period, "work_us must be below period_us");
     println!("waker: wakes every {period} TSC ticks");
-    // SAFETY: `main` runs once, and nothing else names it.
-    let lateness = unsafe { &mut *(&raw mut LATENESS) };
+    // SAFETY: the static has that many, `main` runs once, and nothing else names it.
+    let lateness = unsafe { core::slice::from_raw_parts_mut((&raw mut LATENESS).cast::<u32>(), MOST_WAKES) };
     let mut wake = 0;
     while wakes == 0 || wake < wakes {
         // A period that begins now: one late waking makes no other one late.
