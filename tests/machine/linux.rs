@@ -5,14 +5,14 @@ use lamina_tests::{Bench, Case, Session};
 use regex::Regex;
 
 /// Leaves out what makes a boot long under an emulator and shows nothing: the crypto self-tests and the tracers.
-const TUNED: &str = "console=ttyS0 loglevel=4 cryptomgr.notests initcall_blacklist=trace_eval_init,\
+pub(crate) const TUNED: &str = "console=ttyS0 loglevel=4 cryptomgr.notests initcall_blacklist=trace_eval_init,\
     tracer_init_tracefs,trace_eval_sync,init_trace_printk,init_trace_printk_function_export,init_blk_tracer,\
     init_kprobe_trace,init_uprobe_trace,event_trace_enable_again";
 
 /// Ctrl-]
-const DETACH: &[u8] = b"\x1d";
+pub(crate) const DETACH: &[u8] = b"\x1d";
 
-const SHELL: &str = "linux# ";
+pub(crate) const SHELL: &str = "linux# ";
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -30,7 +30,7 @@ fn config(image: &str, cmdline: &str, others: &str) -> String {
 }
 
 /// Attaches to the guest's console and runs the command in its shell.
-fn ask(session: &mut Session, command: &str) -> Result<String> {
+pub(crate) fn ask(session: &mut Session, command: &str) -> Result<String> {
     session.send(command)?;
     session.expect(format!("{command}\n"))?;
     session.expect(SHELL)
