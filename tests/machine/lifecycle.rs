@@ -172,7 +172,8 @@ fn in_order(session: &mut Session, names: &[&str], state: &str) -> Result<()> {
     }
     ensure!(last == names.len(), "{last} of {} VMs are {state}", names.len());
     let dmesg = session.command("dmesg")?;
-    let place = |name: &&str| dmesg.rfind(&format!("vm {name}: {state}"));
+    let word = if state == "running" { "started" } else { state };
+    let place = |name: &&str| dmesg.rfind(&format!("vm {name}: {word}"));
     let places: Vec<Option<usize>> = names.iter().map(place).collect();
     ensure!(places.iter().all(Option::is_some) && places.is_sorted(), "not {names:?} in this order: {dmesg}");
     Ok(())

@@ -21,7 +21,7 @@ const GUESTS: [(&str, &str, u32); 19] = [
     ("apic", "", 0),
     ("clock", "", 0),
     ("fpu", "", 0),
-    ("waker", "cmdline = \"bound_us=100\"", 0),
+    ("waker", "cmdline = \"bound_us=500\"", 0),
     ("tick-thief", "cmdline = \"seconds=1\"", 0),
     ("toucher", "memory = \"32M\"\ncmdline = \"mib_per_s=64\"", 0),
 ];
