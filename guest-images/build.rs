@@ -17,8 +17,9 @@ fn main() {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
     for entry in fs::read_dir(format!("{directory}/src/bin")).expect("src/bin is there") {
+        // A kernel is a file `NAME.rs` or a folder `NAME` with its `main.rs`.
         let file = entry.expect("src/bin can be read").file_name();
-        let Some(name) = file.to_str().and_then(|name| name.strip_suffix(".rs")) else { continue };
+        let Some(name) = file.to_str().map(|name| name.strip_suffix(".rs").unwrap_or(name)) else { continue };
         match FLAT.iter().find(|(flat, _)| *flat == name) {
             Some((_, address)) => {
                 for argument in

@@ -35,6 +35,27 @@ pub const SOFTWARE_ENABLE: u32 = 1 << 8;
 /// The spurious vector that `enable` sets.
 pub const SPURIOUS_VECTOR: u8 = 0xFF;
 
+/// ICR destination mode: logical.
+pub const ICR_LOGICAL: u32 = 1 << 11;
+/// ICR level: assert.
+pub const ICR_ASSERT: u32 = 1 << 14;
+/// ICR trigger mode: level.
+pub const ICR_LEVEL: u32 = 1 << 15;
+/// ICR delivery mode: lowest priority (xAPIC mode only).
+pub const ICR_LOWEST_PRIORITY: u32 = 1 << 8;
+/// ICR delivery mode: INIT.
+pub const ICR_INIT: u32 = 5 << 8;
+/// ICR delivery mode: start-up.
+pub const ICR_STARTUP: u32 = 6 << 8;
+/// ICR delivery status (xAPIC mode only): send pending.
+pub const ICR_PENDING: u32 = 1 << 12;
+/// ICR destination shorthand: self.
+pub const ICR_SELF: u32 = 1 << 18;
+/// ICR destination shorthand: all including self.
+pub const ICR_ALL: u32 = 2 << 18;
+/// ICR destination shorthand: all excluding self.
+pub const ICR_OTHERS: u32 = 3 << 18;
+
 /// Register offsets, from the SDM's "Local APIC Register Address Map".
 #[expect(missing_docs, reason = "the names are the manual's")]
 pub mod register {
@@ -108,6 +129,34 @@ pub fn enable_virtual_wire() {
     write(register::SVR, SOFTWARE_ENABLE | u32::from(SPURIOUS_VECTOR));
     write(register::LVT_LINT0, DELIVERY_EXTINT);
     write(register::LVT_LINT1, DELIVERY_NMI);
+}
+
+/// Goes to x2APIC mode, where the APIC is not in it yet.
+pub fn enter_x2apic() {
+    let base = cpu::read_msr(APIC_BASE_MSR);
+    if base & BASE_X2APIC == 0 {
+        // SAFETY: the APIC keeps its state, and every vector it can deliver has a gate.
+        unsafe { cpu::write_msr(APIC_BASE_MSR, base | BASE_ENABLE | BASE_X2APIC) };
+    }
+}
+
+/// This processor's APIC ID.
+#[must_use]
+pub fn own_id() -> u32 {
+    let id = read(register::ID);
+    if is_x2apic() { id } else { id >> 24 }
+}
+
+/// Writes the ICR: `command` to `destination`, which is an APIC ID or, with [`ICR_LOGICAL`], a logical one. A
+/// handler that also sends must not interrupt the sender in xAPIC mode, where the ICR is written in two halves.
+pub fn send_ipi(destination: u32, command: u32) {
+    if is_x2apic() {
+        let icr = u64::from(destination) << 32 | u64::from(command);
+        // SAFETY: every vector has a gate, and whoever starts a processor has prepared for that.
+        return unsafe { cpu::write_msr(x2apic_msr(register::ICR_LOW), icr) };
+    }
+    write(register::ICR_HIGH, destination << 24);
+    write(register::ICR_LOW, command);
 }
 
 /// End of interrupt.

@@ -45,14 +45,16 @@ pub(crate) fn init(magic: u32, info: u32) {
 /// Which of the two protocols started this guest.
 #[must_use]
 pub fn loader() -> Loader {
-    if MAGIC.load(Relaxed) == MULTIBOOT_MAGIC {
-        return Loader::Multiboot;
-    }
+    // PVH first: it leaves EAX undefined, and what a firmware has there may be the other's magic number. As the flags of
+    // multiboot information, PVH's magic number would have reserved bits set.
     let magic = read_u32(INFO.load(Relaxed), 0);
-    if magic != PVH_MAGIC {
+    if magic == PVH_MAGIC {
+        return Loader::Pvh;
+    }
+    if MAGIC.load(Relaxed) != MULTIBOOT_MAGIC {
         crate::fail!("started neither by multiboot nor by PVH: magic {magic:#x} at {:#x}", INFO.load(Relaxed));
     }
-    Loader::Pvh
+    Loader::Multiboot
 }
 
 /// The physical address of the information structure.
@@ -95,6 +97,15 @@ pub fn command_line() -> &'static str {
     // SAFETY: both protocols promise a string that ends with a zero byte.
     let text = unsafe { CStr::from_ptr(address as usize as *const core::ffi::c_char) };
     text.to_str().unwrap_or("")
+}
+
+/// Physical address of the ACPI RSDP as PVH tells it; `None` where the loader names none.
+#[must_use]
+pub fn rsdp_address() -> Option<u64> {
+    match loader() {
+        Loader::Pvh => Some(read_u64(INFO.load(Relaxed), 32)).filter(|&address| address != 0),
+        Loader::Multiboot => None,
+    }
 }
 
 /// The number in `name=NUMBER` on the command line, decimal or `0x` hexadecimal.

@@ -76,6 +76,8 @@ global_asm!(
     ".popsection",
     ".pushsection .data.guest_gdt,\"aw\",@progbits",
     ".balign 8",
+    // The other processors start with it too.
+    ".global guest_gdt, guest_gdt_end",
     "guest_gdt:",
     "    .quad 0",
     "    .quad 0x00AF9B000000FFFF", // 0x08: 64-bit code

@@ -1,7 +1,7 @@
 //! The runtime of the guest kernels: from the loader's entry to `main`, a serial line, traps, timers, and a
 //! verdict at the end.
 //!
-//! A kernel is a file in `src/bin` that says `guest_main!(main)`. It ends by [`pass!`] or [`fail!`]: one line
+//! A kernel is a file or a folder in `src/bin` that says `guest_main!(main)`. It ends by [`pass!`] or [`fail!`]: one line
 //! `verdict: pass NAME: ...` or `verdict: fail NAME: ...`, then a double word written to the exit port 0xF4.
 #![no_std]
 
@@ -9,6 +9,7 @@ use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+pub mod acpi;
 pub mod apic;
 pub mod boot_info;
 pub mod clock;
@@ -17,8 +18,12 @@ mod entry;
 pub mod paging;
 pub mod pic;
 pub mod port;
+pub mod ram;
 pub mod serial;
+pub mod smp;
+pub mod timer;
 pub mod trap;
+pub mod virtio;
 
 /// The exit port: a double word written here ends the VM with that code.
 pub const EXIT_PORT: u16 = 0xF4;

@@ -2,6 +2,7 @@
 
 use crate::port;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 
 const COM1: u16 = 0x3F8;
 const LINE_STATUS: u16 = COM1 + 5;
@@ -45,13 +46,25 @@ pub fn wait_until_empty() {
     while port::read_u8(LINE_STATUS) & THRE == 0 {}
 }
 
+static PRINTING: AtomicBool = AtomicBool::new(false);
+
+/// Part of [`print!`]: one processor at a time. Who waits long goes ahead, for the processor that fails within its own
+/// print must be heard too.
+pub fn print(text: fmt::Arguments<'_>) {
+    const PATIENCE: u32 = 1_000_000;
+    let mut waited = 0;
+    while PRINTING.swap(true, Acquire) && waited < PATIENCE {
+        core::hint::spin_loop();
+        waited += 1;
+    }
+    let _ = fmt::Write::write_fmt(&mut Serial, text);
+    PRINTING.store(false, Release);
+}
+
 /// Prints to COM1.
 #[macro_export]
 macro_rules! print {
-    ($($argument:tt)*) => {{
-        use core::fmt::Write as _;
-        let _ = write!($crate::serial::Serial, $($argument)*);
-    }};
+    ($($argument:tt)*) => { $crate::serial::print(format_args!($($argument)*)) };
 }
 
 /// Prints a line to COM1.

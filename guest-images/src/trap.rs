@@ -111,7 +111,7 @@ unsafe extern "C" {
     static guest_fixup_end: [u64; 2];
 }
 
-/// Fills and loads the IDT: 256 interrupt gates.
+/// Fills and loads the IDT: 256 interrupt gates, which all processors share.
 pub(crate) fn init() {
     const INTERRUPT_GATE: u64 = 0x8E00 << 32;
     const CODE_SEGMENT: u64 = 0x08 << 16;
@@ -122,6 +122,11 @@ pub(crate) fn init() {
         entry[0].store(low, Relaxed);
         entry[1].store(address >> 32, Relaxed);
     }
+    load();
+}
+
+/// Loads the IDT, which [`init`] has filled, on this processor.
+pub(crate) fn load() {
     // SAFETY: the table is a static, and every gate in it leads to a stub of this module.
     unsafe { load_idt(&raw const IDT as u64, 4095) };
 }
@@ -160,7 +165,7 @@ pub fn take_fault() -> Result<(), Exception> {
 }
 
 /// Runs one instruction and gives `Result<(), Exception>`: `Err` where it faulted. Use within `unsafe`; the
-/// operands are those of `asm!`.
+/// operands are those of `asm!`. The record of the fault is one for all processors: only one may fault at a time.
 #[macro_export]
 macro_rules! try_asm {
     ($instruction:expr $(, $($operand:tt)*)?) => {{

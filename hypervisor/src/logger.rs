@@ -14,7 +14,7 @@ use spin::{Mutex, Once};
 
 /// Bytes of log that `dmesg` can show.
 const RING_BYTES: usize = 32 * 1024;
-/// Bytes that may wait for the console; more are shown at once, prompt or not.
+/// Bytes that may wait for the console; with more, who writes without end has to wait, and they are shown, prompt or not.
 const PENDING_BYTES: usize = 16 * 1024;
 
 struct Logger {
@@ -50,6 +50,16 @@ pub(crate) fn defer() {
     LOGGER.deferred.store(true, Ordering::Release);
 }
 
+/// Whether lines wait for [`take_pending`].
+pub(crate) fn has_pending() -> bool {
+    !LOGGER.pending.lock().is_empty()
+}
+
+/// Whether so much waits that guests' output has to.
+pub(crate) fn is_full() -> bool {
+    LOGGER.pending.lock().len() > PENDING_BYTES
+}
+
 /// The lines that wait for the console.
 pub(crate) fn take_pending() -> String {
     core::mem::take(&mut *LOGGER.pending.lock())
@@ -72,10 +82,6 @@ pub(crate) fn say(line: &str) {
     let mut pending = LOGGER.pending.lock();
     pending.push_str(line);
     pending.push('\n');
-    if pending.len() > PENDING_BYTES {
-        let text = core::mem::take(&mut *pending);
-        print(&text);
-    }
 }
 
 impl Log for Logger {

@@ -1,8 +1,9 @@
 //! The Lamina kernel: it wires what `lamina-core` decides to what `lamina-hw` does.
 //!
 //! - `init`: from the boot loader to the run loop
-//! - `run_loop`: the loop of the CPU
-//! - `guest`: a started VM, and the path of a VM exit
+//! - `run_loop`: the loop of each CPU; `cpus`: what the CPUs tell each other
+//! - `machine`: a started VM with its vCPUs, and the path of a VM exit
+//! - `hypervisor`, `manager`: what all CPUs have in common, and the part of it that changes
 //! - `vm`, `vmm`: VMs as the operator knows them, and the verbs that change them
 //! - `serial_port`: the host's side of a VM's serial port
 //! - `trace`: exits printed as records, for a replay
@@ -14,10 +15,13 @@
 extern crate alloc;
 
 mod console_task;
+mod cpus;
 mod flight;
-mod guest;
+mod hypervisor;
 mod init;
 mod logger;
+mod machine;
+mod manager;
 mod panic;
 mod run_loop;
 mod serial_port;

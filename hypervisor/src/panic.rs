@@ -4,29 +4,41 @@ use crate::flight;
 use crate::logger::print;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 use lamina_core::config::OnPanic;
 use lamina_hw::acpi::Platform;
 use lamina_hw::cpu::{self, TrapFrame};
 use lamina_hw::{apic, power, serial};
 use spin::Once;
 
-static PANICKING: AtomicBool = AtomicBool::new(false);
+/// No CPU panics.
+const NOBODY: u32 = u32::MAX;
+
+/// The CPU that panics: the first one tells, and stops the others.
+static PANICKING: AtomicU32 = AtomicU32::new(NOBODY);
 static POLICY: Once<(OnPanic, Platform)> = Once::new();
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     cpu::disable_interrupts();
-    if PANICKING.swap(true, Ordering::AcqRel) {
+    let this = cpu::this();
+    match PANICKING.compare_exchange(NOBODY, u32::from(this.0), Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {}
         // A panic while telling of a panic: whatever is broken, going on would make it worse.
-        power::halt();
+        Err(panicking) if panicking == u32::from(this.0) => power::halt(),
+        // Another CPU tells already: two epitaphs at once could not be read.
+        Err(_) => cpu::stop_here(),
     }
+    let (stopped, others) = apic::stop_others();
     serial::seize();
     // Nothing here allocates: the heap may be what is broken, or locked by what panicked. `Terminal` never fails.
     let _ = writeln!(Terminal, "\n*** LAMINA PANIC: {info}");
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    let _ = writeln!(Terminal, "Lamina {} ({profile}), CPU {}", env!("CARGO_PKG_VERSION"), apic::this_cpu());
-    let _ = write!(Terminal, "{}", flight::Epitaph);
+    let _ = writeln!(Terminal, "Lamina {} ({profile}), CPU {}", env!("CARGO_PKG_VERSION"), this.0);
+    if others > 0 {
+        let _ = writeln!(Terminal, "{stopped} of {others} other CPUs stopped");
+    }
+    let _ = write!(Terminal, "{}", flight::Epitaph(cpu::this()));
     let then = match POLICY.get() {
         Some((OnPanic::Reboot, _)) => "reboots",
         _ => "halts",

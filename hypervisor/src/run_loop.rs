@@ -1,132 +1,166 @@
-//! The loop of the CPU: the console, the timers, the next vCPU.
+//! The loop of each CPU: the host's own work, the timers, the next vCPU.
 
 use crate::console_task::ConsoleTask;
-use crate::flight;
-use crate::guest::SliceEnd;
+use crate::cpus::{self, BOOT_CPU};
+use crate::hypervisor::Hypervisor;
+use crate::manager::{Next, Turn};
 use crate::vmm::Vmm;
-use lamina_core::sched::{Decision, VcpuId, Why};
+use crate::{flight, logger};
+use alloc::sync::Arc;
+use lamina_core::sched::CpuId;
+use lamina_hw::vmx::VmxRoot;
 use lamina_hw::{apic, cpu, power, serial, time};
 
-/// The longest the CPU sleeps at a stretch, in microseconds: what polls the console where its interrupt does not come.
+/// The longest a CPU sleeps at a stretch, in microseconds: what polls the console where its interrupt does not come.
 const IDLE_MAX_US: u64 = 100_000;
 
 /// How often the serial line is looked at while guests run, in microseconds.
 const POLL_US: u64 = 2_000;
 
-/// Scheduler figures of the CPU itself.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CpuFigures {
-    pub(crate) idle_ticks: u64,
-    pub(crate) switches: u64,
-    pub(crate) last: Option<VcpuId>,
+/// Runs for good. The boot CPU has the console.
+pub(crate) fn run(hypervisor: &'static Hypervisor, cpu: CpuId, mut root: VmxRoot, console: Option<ConsoleTask>) -> ! {
+    let mut desk = console.map(|console| Desk { console, polled_at: 0 });
+    // The last turn, as long as it was not reported. Its vCPU may still be loaded.
+    let mut last: Option<Turn> = None;
+    loop {
+        cpu::take_pending_interrupts();
+        if let Some(desk) = desk.as_mut()
+            && desk.has_work(hypervisor)
+        {
+            leave(hypervisor, &mut root, last.take());
+            desk.work(&mut Vmm { hypervisor, root: &mut root });
+        }
+        match decide(hypervisor, cpu, &mut root, last.take()) {
+            Next::Run(mut turn) => {
+                flight::turn(cpu, turn.vcpu);
+                let until = if cpu == BOOT_CPU {
+                    turn.until.min(next_look(hypervisor, &desk, turn.started))
+                } else {
+                    turn.until
+                };
+                turn.end = Some(turn.machine.run(hypervisor, &turn, &mut root, until));
+                turn.ended = time::now();
+                last = Some(turn);
+            }
+            Next::Idle { until } => {
+                let draw = desk.as_ref().and_then(|desk| desk.console.next_draw()).unwrap_or(u64::MAX);
+                idle(hypervisor, cpu, until.min(draw));
+            }
+        }
+    }
+}
+
+/// Reports the last turn and asks what is next. A vCPU that is not the next one leaves the CPU before another CPU can learn that
+/// it may be run: nobody finds it loaded elsewhere.
+fn decide(hypervisor: &Hypervisor, cpu: CpuId, root: &mut VmxRoot, mut last: Option<Turn>) -> Next {
+    let mut manager = hypervisor.manager.lock();
+    let now = time::now();
+    if let Some(turn) = &mut last {
+        manager.report(turn, now);
+    }
+    manager.wake_due(cpu, now);
+    let next = manager.pick(cpu, now);
+    if let Some(turn) = last {
+        let stays =
+            matches!(&next, Next::Run(next) if next.vcpu == turn.vcpu && Arc::ptr_eq(&next.machine, &turn.machine));
+        if !stays {
+            turn.machine.unload(turn.vcpu.index, root);
+        }
+    }
+    next
+}
+
+/// Reports the last turn; the CPU has no vCPU from here on.
+fn leave(hypervisor: &Hypervisor, root: &mut VmxRoot, last: Option<Turn>) {
+    let Some(mut turn) = last else { return };
+    let mut manager = hypervisor.manager.lock();
+    manager.report(&mut turn, time::now());
+    turn.machine.unload(turn.vcpu.index, root);
+}
+
+/// Halts the CPU until something is to be done, `until` at the latest.
+fn idle(hypervisor: &Hypervisor, cpu: CpuId, until: u64) {
+    let start = time::now();
+    // Output that waits goes on by interrupt, or by looking again where none comes.
+    let longest_us = if cpu == BOOT_CPU && serial::has_output() { POLL_US } else { IDLE_MAX_US };
+    let mut until = until.min(start.saturating_add(hypervisor.us_to_ticks(longest_us)));
+    if cpu == BOOT_CPU {
+        until = until.min(deadline(hypervisor));
+    }
+    // Interrupts are off: what comes between this look and the halt ends the halt.
+    if until > start && !cpus::is_to_decide(cpu) && !(cpu == BOOT_CPU && serial::has_input()) {
+        apic::set_clock_event(until);
+        cpu::wait_for_interrupt();
+        if cpu == BOOT_CPU {
+            serial::pump();
+        }
+    }
+}
+
+/// What only the boot CPU does: the console, and the life of the VMs.
+struct Desk {
+    console: ConsoleTask,
     /// Host TSC at which the serial line was last looked at without being asked by its interrupt.
     polled_at: u64,
 }
 
-/// Runs for good.
-pub(crate) fn run(mut vmm: Vmm, mut console: ConsoleTask) -> ! {
-    let mut figures = CpuFigures::default();
-    loop {
-        cpu::take_pending_interrupts();
-        poll_serial(&vmm, &mut figures);
-        console.turn(&mut vmm, &figures);
-        end_if_asked(&vmm, &mut console);
-        wake_due(&mut vmm);
-        match vmm.policy.pick_next(time::now()) {
-            Decision::Run { vcpu, until } => run_vcpu(&mut vmm, &mut figures, vcpu, until),
-            Decision::Idle => idle(&vmm, &mut figures),
+impl Desk {
+    /// Whether the host has something to do. Looks at the serial line now and then: its interrupt is edge-triggered, so one that
+    /// comes while another is being handled is lost, and there may be no IOAPIC to route it.
+    fn has_work(&mut self, hypervisor: &Hypervisor) -> bool {
+        let now = time::now();
+        if now.saturating_sub(self.polled_at) >= hypervisor.us_to_ticks(POLL_US) {
+            self.polled_at = now;
+            serial::pump();
         }
-    }
-}
-
-/// Gives the CPU to a vCPU until its slice ends or another VM's timer is due.
-fn run_vcpu(vmm: &mut Vmm, figures: &mut CpuFigures, vcpu: VcpuId, until: u64) {
-    let start = time::now();
-    let until = vmm.timers.first().map_or(until, |&(due, _)| until.min(due)).min(deadline(vmm));
-    if figures.last != Some(vcpu) {
-        if let Some(last) = figures.last.replace(vcpu) {
-            let root = &mut vmm.root;
-            if let Some(guest) = vmm.vms.iter_mut().find(|vm| vm.id == last.vm).and_then(|vm| vm.guest.as_mut()) {
-                guest.unload(root);
-            }
+        let to_draw = self.console.next_draw().is_some_and(|at| at <= now);
+        if to_draw
+            || serial::has_input()
+            || self.console.waits_for_log() && logger::has_pending()
+            || logger::is_full()
+            || now >= deadline(hypervisor)
+        {
+            return true;
         }
-        figures.switches += 1;
+        let manager = hypervisor.manager.lock();
+        !manager.news.is_empty()
+            || manager.next_appointment().is_some_and(|at| at <= now)
+            || manager.vms.iter().any(crate::vm::Vm::has_typed)
     }
-    let Some(vm) = vmm.vms.iter_mut().find(|vm| vm.id == vcpu.vm) else {
-        vmm.policy.remove(vcpu);
-        return;
-    };
-    let Some(guest) = vm.guest.as_mut() else {
-        vmm.policy.block(vcpu);
-        return;
-    };
-    flight::turn(&vm.config.name, vcpu.index);
-    let end = guest.run(&mut vmm.root, until, &mut vm.port, &mut vm.counters);
-    let now = time::now();
-    let why = match end {
-        SliceEnd::Preempted | SliceEnd::HostWork => Why::Preempted,
-        SliceEnd::Yielded => Why::Yielded,
-        SliceEnd::Halted | SliceEnd::Stopped(_) => Why::Blocked,
-    };
-    vmm.policy.account(vcpu, now.saturating_sub(start), why, now);
-    match end {
-        SliceEnd::Halted => vmm.wake(vcpu.vm),
-        SliceEnd::Stopped(reason) => vmm.guest_stopped(vcpu.vm, reason),
-        SliceEnd::Preempted | SliceEnd::HostWork | SliceEnd::Yielded => {}
+
+    fn work(&mut self, vmm: &mut Vmm<'_>) {
+        vmm.see_to_news();
+        vmm.keep_appointments();
+        self.console.turn(vmm);
+        end_if_asked(vmm.hypervisor, &mut self.console);
     }
 }
 
-/// Looks after the serial line now and then: its interrupt is edge-triggered, so one that comes while another is being handled
-/// is lost, and there may be no IOAPIC to route it.
-fn poll_serial(vmm: &Vmm, figures: &mut CpuFigures) {
-    let now = time::now();
-    if now.saturating_sub(figures.polled_at) >= vmm.clock.periods_to_ticks(POLL_US, 1_000_000) {
-        figures.polled_at = now;
-        serial::pump();
-    }
-}
-
-/// Wakes the VMs whose timers are due.
-fn wake_due(vmm: &mut Vmm) {
-    let now = time::now();
-    while let Some(&(due, id)) = vmm.timers.first().filter(|(due, _)| *due <= now) {
-        vmm.timers.remove(&(due, id));
-        vmm.wake(id);
-    }
-}
-
-/// Halts the CPU until the next timer, or until something is typed.
-fn idle(vmm: &Vmm, figures: &mut CpuFigures) {
-    let start = time::now();
-    // Output that waits goes on by interrupt, or by looking again where none comes.
-    let longest_us = if serial::has_output() { POLL_US } else { IDLE_MAX_US };
-    let longest = start.saturating_add(vmm.clock.periods_to_ticks(longest_us, 1_000_000));
-    let until = vmm.timers.first().map_or(longest, |&(due, _)| due.min(longest)).min(deadline(vmm));
-    if until > start && !serial::has_input() {
-        apic::set_clock_event(until);
-        cpu::wait_for_interrupt();
-        serial::pump();
-        figures.idle_ticks += time::now().saturating_sub(start);
-    }
+/// The host TSC at which the boot CPU looks after the console at the latest, whatever slice a guest has, from `now` on.
+fn next_look(hypervisor: &Hypervisor, desk: &Option<Desk>, now: u64) -> u64 {
+    let draw = desk.as_ref().and_then(|desk| desk.console.next_draw()).unwrap_or(u64::MAX);
+    now.saturating_add(hypervisor.us_to_ticks(IDLE_MAX_US)).min(deadline(hypervisor)).min(draw)
 }
 
 /// The host TSC at which the hypervisor is to end, if the configuration says so.
-fn deadline(vmm: &Vmm) -> u64 {
-    vmm.host
+fn deadline(hypervisor: &Hypervisor) -> u64 {
+    hypervisor
+        .host
         .poweroff_after_us
-        .map_or(u64::MAX, |us| vmm.boot_tsc.saturating_add(vmm.clock.periods_to_ticks(us, 1_000_000)))
+        .map_or(u64::MAX, |us| hypervisor.boot_tsc.saturating_add(hypervisor.us_to_ticks(us)))
 }
 
 /// Powers the machine off where the configuration asks for it.
-fn end_if_asked(vmm: &Vmm, console: &mut ConsoleTask) {
-    let done = vmm.host.poweroff_when_done
-        && vmm.vms.iter().any(|vm| vm.starts > 0)
-        && !vmm.vms.iter().any(|vm| vm.state.is_alive());
-    let late = time::now() >= deadline(vmm);
-    if done || late {
+fn end_if_asked(hypervisor: &Hypervisor, console: &mut ConsoleTask) {
+    let manager = hypervisor.manager.lock();
+    let done = hypervisor.host.poweroff_when_done
+        && manager.vms.iter().any(|vm| vm.starts > 0)
+        && !manager.vms.iter().any(|vm| vm.state.is_alive());
+    drop(manager);
+    if done || time::now() >= deadline(hypervisor) {
         let why = if done { "no VM runs any more (poweroff_when_done)" } else { "poweroff_after has passed" };
         log::info!("powering off: {why}");
         console.print_pending();
-        power::power_off(&vmm.platform);
+        power::power_off(&hypervisor.platform);
     }
 }

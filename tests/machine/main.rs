@@ -1,12 +1,19 @@
 //! The whole-machine tests, one file for each behaviour.
 #![forbid(unsafe_code)]
 
+mod accounting;
+mod alloc;
 mod console;
 mod isolation;
+mod latency;
 mod lifecycle;
+mod lifecycle_rounds;
 mod linux;
 mod preemption;
 mod refusals;
+mod sched;
+mod smp;
+mod steal;
 mod tiny_guests;
 
 use std::process::ExitCode;
@@ -17,6 +24,12 @@ fn main() -> ExitCode {
         isolation::cases(),
         preemption::cases(),
         lifecycle::cases(),
+        lifecycle_rounds::cases(),
+        sched::cases(),
+        latency::cases(),
+        steal::cases(),
+        alloc::cases(),
+        smp::cases(),
         console::cases(),
         refusals::cases(),
         linux::cases(),

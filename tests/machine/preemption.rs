@@ -29,10 +29,10 @@ fn spinning_guest_is_preempted(bench: &Bench) -> Result<()> {
     ensure!(heard.contains("ticker| verdict: pass"), "the ticker did not pass beside the spinning guest");
 
     let sched = reply(&mut session, "sched")?;
-    let runs = field(&sched, "/vcpus/0/runs")?.as_u64().unwrap_or(0);
-    ensure!(field(&sched, "/vcpus/0/vm")? == "spin" && runs > 10, "spin was not preempted again and again: {sched}");
-    let wait = field(&sched, "/vcpus/1/wait_max_us")?.as_u64().unwrap_or(u64::MAX);
-    ensure!(wait < 20_000, "the ticker once waited {wait} us beside a quantum of 10 ms: {sched}");
+    let switches = field(&sched, "/vms/0/switches")?.as_u64().unwrap_or(0);
+    ensure!(field(&sched, "/vms/0/vm")? == "spin" && switches > 10, "spin was not preempted again and again: {sched}");
+    let wait = field(&sched, "/vms/1/wait/max_ns")?.as_u64().unwrap_or(u64::MAX);
+    ensure!(wait < 20_000_000, "the ticker once waited {wait} ns beside a quantum of 10 ms: {sched}");
 
     let list = reply(&mut session, "vm list")?;
     ensure!(field(&list, "/vms/0/state")? == "running", "spin no longer runs: {list}");

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use lamina_tests::{Bench, Case, Session, field, reply};
 
 /// A guest, what its `[[vm]]` says beside its name and image, and the exit code it ends with.
-const GUESTS: [(&str, &str, u32); 16] = [
+const GUESTS: [(&str, &str, u32); 19] = [
     ("hello", "", 0),
     ("hello-multiboot", "", 0),
     ("hello-flat16", "format = \"flat16\"", 0),
@@ -21,6 +21,9 @@ const GUESTS: [(&str, &str, u32); 16] = [
     ("apic", "", 0),
     ("clock", "", 0),
     ("fpu", "", 0),
+    ("waker", "cmdline = \"bound_us=500\"", 0),
+    ("tick-thief", "cmdline = \"seconds=1\"", 0),
+    ("toucher", "memory = \"32M\"\ncmdline = \"mib_per_s=64\"", 0),
 ];
 
 /// A processor with unrestricted guests and without APIC virtualisation: interrupts go by event injection.

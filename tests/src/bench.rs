@@ -37,6 +37,9 @@ pub struct Case {
     pub name: String,
     /// Which firmware it is run with.
     pub firmwares: Firmwares,
+    /// Whether it takes so long that it is run only where the command line asks for it: by `--include-ignored`, or by a filter
+    /// that begins with the name of its suite, which is what its own name begins with (`suite::...`).
+    pub long: bool,
     /// What it does.
     pub body: Box<Body>,
 }
@@ -44,12 +47,27 @@ pub struct Case {
 impl Case {
     /// A case for the BIOS alone.
     pub fn bios(name: impl Into<String>, body: impl Fn(&Bench) -> Result<()> + Send + Sync + 'static) -> Self {
-        Self { name: name.into(), firmwares: Firmwares::Bios, body: Box::new(body) }
+        Self { name: name.into(), firmwares: Firmwares::Bios, long: false, body: Box::new(body) }
     }
 
     /// A case for the BIOS and for UEFI.
     pub fn both(name: impl Into<String>, body: impl Fn(&Bench) -> Result<()> + Send + Sync + 'static) -> Self {
-        Self { name: name.into(), firmwares: Firmwares::Both, body: Box::new(body) }
+        Self { name: name.into(), firmwares: Firmwares::Both, long: false, body: Box::new(body) }
+    }
+}
+
+impl Case {
+    /// The same case, run only where it is asked for: see [`Case::long`].
+    #[must_use]
+    pub fn run_when_asked_for(mut self) -> Self {
+        self.long = true;
+        self
+    }
+
+    /// Whether a command line with this filter leaves it out unless it includes ignored tests.
+    fn is_left_out(&self, filter: Option<&str>) -> bool {
+        let suite = self.name.split("::").next().unwrap_or_default();
+        self.long && !filter.is_some_and(|filter| filter.starts_with(suite))
     }
 }
 
@@ -77,19 +95,20 @@ pub fn run(cases: Vec<Case>) -> Result<ExitCode> {
     let workspace = Workspace::find();
     if arguments.list {
         // Nothing is booted, so nothing needs to be built.
-        let trials = cases.into_iter().flat_map(|case| trials(case, None)).collect();
+        let trials = cases.into_iter().flat_map(|case| trials(case, None, &arguments)).collect();
         return Ok(libtest_mimic::run(&arguments, trials).exit_code());
     }
     let built = build::all(&workspace)?;
-    let trials = cases.into_iter().flat_map(|case| trials(case, Some((&workspace, &built)))).collect();
+    let trials = cases.into_iter().flat_map(|case| trials(case, Some((&workspace, &built)), &arguments)).collect();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }
 
-fn trials(case: Case, parts: Option<(&Workspace, &Built)>) -> Vec<Trial> {
+fn trials(case: Case, parts: Option<(&Workspace, &Built)>, arguments: &Arguments) -> Vec<Trial> {
     let firmwares: &[Firmware] = match case.firmwares {
         Firmwares::Bios => &[Firmware::Bios],
         Firmwares::Both => &[Firmware::Bios, Firmware::Uefi],
     };
+    let left_out = case.is_left_out(arguments.filter.as_deref());
     let body = Arc::new(case.body);
     let trial = |firmware: &Firmware| {
         let name = format!("{firmware}::{}", case.name);
@@ -101,6 +120,7 @@ fn trials(case: Case, parts: Option<(&Workspace, &Built)>) -> Vec<Trial> {
         });
         let body = Arc::clone(&body);
         Trial::test(name, move || bench.map_or(Ok(()), |bench| attempt(&bench, body.as_ref())))
+            .with_ignored_flag(left_out)
     };
     firmwares.iter().map(trial).collect()
 }

@@ -8,8 +8,10 @@
 mod bench;
 mod json;
 mod machine;
+mod measure;
 
 pub use bench::{Bench, Body, Case, Firmwares, run};
 pub use json::{field, reply};
 pub use machine::MachineBuilder;
+pub use measure::{Snapshot, Stretch, due, ensure_near, number, pass_time, row, uptime_us};
 pub use xtask::machine::Session;

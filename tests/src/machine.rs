@@ -15,7 +15,7 @@ use crate::bench::Bench;
 const EMULATED_LIMIT: &str = "14400s";
 
 /// Wall-clock time after which an emulator counts as hung. No test comes near it.
-const HUNG_AFTER: Duration = Duration::from_secs(6 * 60);
+const HUNG_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// Memory of the machine, where the test does not say.
 const MEMORY_MIB: u32 = 256;
@@ -26,7 +26,9 @@ pub struct MachineBuilder<'bench> {
     bench: &'bench Bench,
     kind: Kind,
     cpu_model: &'static str,
+    cpus: u32,
     memory_mib: u32,
+    hung_after: Duration,
     content: Content,
 }
 
@@ -43,7 +45,9 @@ impl<'bench> MachineBuilder<'bench> {
             bench,
             kind: Kind::Bochs,
             cpu_model: DEFAULT_CPU_MODEL,
+            cpus: 1,
             memory_mib: MEMORY_MIB,
+            hung_after: HUNG_AFTER,
             content: Content::Checked(String::new()),
         }
     }
@@ -59,6 +63,20 @@ impl<'bench> MachineBuilder<'bench> {
     #[must_use]
     pub fn cpu_model(mut self, cpu_model: &'static str) -> Self {
         self.cpu_model = cpu_model;
+        self
+    }
+
+    /// Gives the machine this many processors.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Gives a test with many times the usual work that much more time before its emulator counts as hung.
+    #[must_use]
+    pub fn many_times_the_work(mut self, times: u32) -> Self {
+        self.hung_after = HUNG_AFTER * times;
         self
     }
 
@@ -108,13 +126,13 @@ impl<'bench> MachineBuilder<'bench> {
         let machine = Machine {
             kind: self.kind,
             firmware: *firmware,
-            cpus: 1,
+            cpus: self.cpus,
             cpu_model: self.cpu_model.into(),
             memory_mib: self.memory_mib,
             image,
             run_dir: run_dir.clone(),
         };
-        Session::start(&machine, HUNG_AFTER, None)
+        Session::start(&machine, self.hung_after, None)
     }
 }
 

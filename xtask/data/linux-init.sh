@@ -12,6 +12,13 @@ memory=$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)
 grep -q '^flags.* hypervisor' /proc/cpuinfo || problem="no hypervisor bit in CPUID"
 dd if=/dev/zero of=/tmp/block bs=64k count=16 2>/dev/null && rm /tmp/block || problem="cannot write 1 MiB to /tmp"
 
+# Where the VM has a memory balloon (a virtio device in memory, which ACPI calls LNRO0005): its driver.
+if [ -e /sys/bus/acpi/devices/LNRO0005:00 ]; then
+    for module in $(cat /lib/modules/order); do
+        insmod "/lib/modules/$module.ko" || problem="cannot load the module $module"
+    done
+fi
+
 echo "$(uname -sr), $(grep -c ^processor /proc/cpuinfo) CPU, $memory kB of memory"
 if [ -z "$problem" ]; then
     echo "verdict: pass linux shell"

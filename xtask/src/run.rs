@@ -84,7 +84,7 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if options.headless {
         config.set_host("tee_serial", true);
     }
-    let started = config.check()?.autostart_order().into_iter().map(|vm| vm.name.clone()).collect();
+    let started = config.check()?.boot_order()?.into_iter().map(|vm| vm.name).collect();
     let run_dir = fresh_run_dir(workspace)?;
     let image = run_dir.join("lamina.img");
     let archive = ramdisk::pack(&config, &files, options.firmware == Firmware::Bios)?;

@@ -28,6 +28,9 @@ pub struct Options {
     /// Only whole-machine tests with this firmware, and no unit tests
     #[arg(long, value_enum)]
     firmware: Option<Firmware>,
+    /// Whole-machine tests that take very long too; a filter that begins with their suite's name asks for them as well
+    #[arg(long)]
+    long: bool,
     #[command(flatten)]
     setup: setup::Options,
 }
@@ -36,7 +39,7 @@ impl Options {
     /// Every test, without questions.
     #[must_use]
     pub fn everything(setup: setup::Options) -> Self {
-        Self { filter: None, firmware: None, setup }
+        Self { filter: None, firmware: None, long: false, setup }
     }
 }
 
@@ -57,6 +60,9 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let mut command = cargo_test(workspace);
     command.args(["--package", "lamina-tests", "--test", "machine", "--"]);
     command.args(&options.filter);
+    if options.long {
+        command.arg("--include-ignored");
+    }
     let other = options.firmware.map(|firmware| match firmware {
         Firmware::Bios => Firmware::Uefi,
         Firmware::Uefi => Firmware::Bios,

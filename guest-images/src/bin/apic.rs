@@ -6,21 +6,14 @@
 #![no_main]
 
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
-use guest::apic::{self, APIC_BASE_MSR, BASE_ENABLE, BASE_X2APIC, register};
+use guest::apic::{
+    self, APIC_BASE_MSR, BASE_ENABLE, BASE_X2APIC, ICR_ASSERT, ICR_INIT, ICR_LEVEL, ICR_LOGICAL, ICR_OTHERS,
+    ICR_PENDING, ICR_SELF, ICR_STARTUP, own_id, register, send_ipi,
+};
 use guest::trap::{Exception, TrapFrame};
 use guest::{check, clock, cpu, guest_main, pass, pic, println, trap};
 
 guest_main!(main);
-
-/// ICR: physical destination and delivery modes, shorthands.
-const ICR_LOGICAL: u32 = 1 << 11;
-const ICR_ASSERT: u32 = 1 << 14;
-const ICR_LEVEL: u32 = 1 << 15;
-const ICR_INIT: u32 = 5 << 8;
-const ICR_STARTUP: u32 = 6 << 8;
-const ICR_PENDING: u32 = 1 << 12;
-const ICR_SELF: u32 = 1 << 18;
-const ICR_OTHERS: u32 = 3 << 18;
 
 /// No APIC sends or takes vectors 0 to 15.
 const ILLEGAL: u8 = 5;
@@ -339,23 +332,8 @@ fn is_gp<T>(result: Result<T, Exception>) -> bool {
     matches!(result, Err(exception) if exception.vector == Exception::GP)
 }
 
-fn own_id() -> u32 {
-    let id = apic::read(register::ID);
-    if apic::is_x2apic() { id } else { id >> 24 }
-}
-
 fn self_ipi(vector: u8) {
     send_ipi(0, ICR_SELF | ICR_ASSERT | u32::from(vector));
-}
-
-fn send_ipi(destination: u32, command: u32) {
-    if apic::is_x2apic() {
-        let icr = u64::from(destination) << 32 | u64::from(command);
-        // SAFETY: every vector has a gate, and no other processor is there to be started.
-        return unsafe { cpu::write_msr(apic::x2apic_msr(register::ICR_LOW), icr) };
-    }
-    apic::write(register::ICR_HIGH, destination << 24);
-    apic::write(register::ICR_LOW, command);
 }
 
 fn write_cr8(value: u64) {

@@ -209,7 +209,7 @@ fn memory() {
         .map(|region| region.start + region.len_bytes)
         .max();
     let Some(ram_end) = ram_end else { guest::fail!("the memory map has no RAM") };
-    for address in [0xA_0000, ram_end.next_multiple_of(4096), 0xD000_0000, 0xFED1_0000] {
+    for address in [0xA_0000, ram_end.next_multiple_of(4096), 0xD000_0000, 0xFED2_0000] {
         let pointer = address as *mut u64;
         // SAFETY: no RAM is at the address, so nothing can be broken there.
         let (before, after) = unsafe {

@@ -12,7 +12,7 @@ use lamina_core::memory::HostPhysAddr;
 /// What the hypervisor uses of the host's ACPI tables. Only [`read`] makes one: it names the ports that this crate writes to.
 #[derive(Clone, Debug, Default)]
 pub struct Platform {
-    /// Local APIC IDs of the enabled CPUs.
+    /// Local APIC IDs of the enabled CPUs, in ascending order. Those that are only "online capable" are not there yet.
     pub(crate) apic_ids: Vec<u32>,
     /// (registers' physical address, first global system interrupt) of each IOAPIC.
     pub(crate) ioapics: Vec<(HostPhysAddr, u32)>,
@@ -24,6 +24,14 @@ pub struct Platform {
     pub(crate) power_off: Option<PowerOff>,
     /// (I/O port, value) of the reset register.
     pub(crate) reset: Option<(u16, u8)>,
+}
+
+impl Platform {
+    /// Whether the firmware's tables say which CPUs there are.
+    #[must_use]
+    pub const fn names_cpus(&self) -> bool {
+        !self.apic_ids.is_empty()
+    }
 }
 
 /// How to enter S5, from the FADT and \_S5.

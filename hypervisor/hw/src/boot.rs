@@ -1,7 +1,8 @@
 //! From the boot loader's hand-over to the hypervisor's own memory: checked once, typed from here on.
 
+use crate::cpu;
 use crate::mem::{self, Window};
-use crate::serial;
+use crate::{serial, smp};
 use alloc::vec::Vec;
 use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::info::MemoryRegionKind;
@@ -67,6 +68,7 @@ pub struct Handover {
 /// [`BootError`].
 pub fn take_over(info: &'static mut BootInfo) -> Result<Handover, BootError> {
     let info: &'static BootInfo = info;
+    cpu::adopt_boot_block();
     serial::init();
     let offset = info.physical_memory_offset.into_option().ok_or(BootError::NoPhysicalMemoryMapping)?;
     let end_of_ram = info.memory_regions.iter().map(|region| region.end).max().unwrap_or(0);
@@ -115,6 +117,9 @@ pub fn take_over(info: &'static mut BootInfo) -> Result<Handover, BootError> {
     let usable_bytes = (memory.usable_frames() * PAGE_SIZE) + HEAP_BYTES + table_bytes;
     let frames_of = |range: &Range<HostPhysAddr>| Frame::containing(range.start)..Frame::containing(range.end);
     // The ranges are apart from each other and inside the table, as `plan` made them, so none can be refused.
+    if let Some(low) = memory.start_up_frames(smp::START_UP_FRAMES) {
+        smp::set_start_up_frames(low);
+    }
     for range in memory.usable {
         let added = frames.add_usable(range);
         debug_assert!(added.is_ok(), "{added:?}");

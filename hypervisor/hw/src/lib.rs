@@ -16,5 +16,6 @@ pub mod mem;
 pub mod port;
 pub mod power;
 pub mod serial;
+pub mod smp;
 pub mod time;
 pub mod vmx;

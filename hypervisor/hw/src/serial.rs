@@ -8,7 +8,7 @@ use alloc::collections::VecDeque;
 use spin::Mutex;
 use uart_16550::backend::PioBackend;
 use uart_16550::spec::registers::IER;
-use uart_16550::{Config, Uart16550};
+use uart_16550::{BaudRate, Config, Uart16550};
 
 /// I/O base address of COM1.
 pub const COM1: u16 = 0x3f8;
@@ -32,7 +32,7 @@ static CONSOLE: Mutex<Option<Console>> = Mutex::new(None);
 pub fn init() {
     // SAFETY: COM1's eight ports are used by nobody else in the hypervisor; guests never reach host ports.
     let Ok(mut uart) = (unsafe { Uart16550::new_port(COM1) }) else { return };
-    if uart.init(Config::default()).is_ok() {
+    if uart.init(Config { baud_rate: BaudRate::Baud115200, ..Config::default() }).is_ok() {
         uart.disable_interrupts(IER::all());
         *CONSOLE.lock() = Some(Console { uart, queued: false, output: VecDeque::new(), input: VecDeque::new() });
     }
@@ -99,12 +99,17 @@ pub fn flush() {
     }
 }
 
-/// For the last words of a panic: breaks the lock, since its holder may be the one that panicked, and makes all
-/// further output synchronous.
+/// For the last words of a panic, once the other CPUs have stopped: breaks the lock, since its holder may be the one that
+/// panicked or one that stopped, and makes all further output synchronous. Output that waits is sent first, unless the holder
+/// was in the midst of changing it.
 pub fn seize() {
-    // SAFETY: after a panic nothing but the epitaph runs on this CPU, so whoever held the lock never goes on to use it.
+    let held = CONSOLE.is_locked();
+    // SAFETY: after a panic nothing but the epitaph runs, on this CPU alone, so whoever held the lock never goes on to use it.
     unsafe { CONSOLE.force_unlock() };
     if let Some(console) = CONSOLE.lock().as_mut() {
+        if held {
+            core::mem::forget(core::mem::take(&mut console.output));
+        }
         console.flush();
         console.queued = false;
     }

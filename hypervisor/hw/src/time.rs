@@ -2,6 +2,7 @@
 
 use crate::acpi::Platform;
 use crate::port;
+use core::sync::atomic::{AtomicU64, Ordering};
 use lamina_core::boot::tsc::{self, Measurement, Sample, Timer, TscCpuid, TscFrequency, UnknownFrequency};
 
 /// The PM timer's frequency in Hz (ACPI specification, "Power Management Timer").
@@ -13,6 +14,9 @@ const SAMPLES: usize = 3;
 /// How long a measurement takes, as a fraction of a second: 1/100 s.
 const MEASUREMENT_FRACTION: u64 = 100;
 
+/// The frequency that [`tsc_frequency`] found, in Hz.
+static TSC_HZ: AtomicU64 = AtomicU64::new(0);
+
 /// The time-stamp counter.
 #[inline]
 #[must_use]
@@ -21,11 +25,47 @@ pub fn now() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// The time-stamp counter, read after everything before it and before everything behind it ("RDTSC": with LFENCE on both sides).
+pub(crate) fn now_in_order() -> u64 {
+    use core::arch::x86_64::_mm_lfence;
+    // SAFETY: LFENCE only waits; every 64-bit CPU has it.
+    unsafe { _mm_lfence() };
+    let now = now();
+    // SAFETY: as above.
+    unsafe { _mm_lfence() };
+    now
+}
+
 /// The TSC's frequency: what CPUID says, checked against a measurement that takes a few hundredths of a second.
 ///
 /// # Errors
 /// [`UnknownFrequency`] where CPUID says nothing and there is no timer to measure against.
 pub fn tsc_frequency(platform: &Platform) -> Result<TscFrequency, UnknownFrequency> {
+    let found = find_frequency(platform)?;
+    TSC_HZ.store(found.hz, Ordering::Relaxed);
+    Ok(found)
+}
+
+/// This many microseconds in TSC ticks; none before [`tsc_frequency`].
+pub(crate) fn us_to_ticks(us: u64) -> u64 {
+    TSC_HZ.load(Ordering::Relaxed).saturating_mul(us) / 1_000_000
+}
+
+/// Waits until this holds, for so many microseconds at most; whether it did.
+pub(crate) fn wait_until(us: u64, mut done: impl FnMut() -> bool) -> bool {
+    let (start, ticks) = (now(), us_to_ticks(us));
+    loop {
+        if done() {
+            return true;
+        }
+        if now().wrapping_sub(start) >= ticks {
+            return false;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+fn find_frequency(platform: &Platform) -> Result<TscFrequency, UnknownFrequency> {
     let mut samples = [Sample { tsc_ticks: 0, timer_ticks: 0 }; SAMPLES];
     let pm_timer = platform.pm_timer.and_then(|(port, is_32_bit)| {
         samples.iter_mut().try_for_each(|sample| {

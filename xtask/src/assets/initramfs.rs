@@ -1,24 +1,27 @@
-//! The root file system of the Linux guest: busybox, an `/init` that gives the verdict, and a shell.
+//! The root file system of the Linux guest: busybox, an `/init` that gives the verdict, a shell, and a few kernel modules.
 
 use std::io::Write;
 
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
+use super::modules::Module;
+
 /// The guest's first program.
 const INIT: &str = include_str!("../../data/linux-init.sh");
 
 /// The busybox commands that get a name in `/bin`. Any other is reached by `busybox NAME`.
-const COMMANDS: [&str; 40] = [
+const COMMANDS: [&str; 43] = [
     "awk", "basename", "cat", "chmod", "clear", "cp", "cut", "date", "dd", "df", "dmesg", "echo", "env", "false",
-    "free", "grep", "head", "hexdump", "kill", "ln", "ls", "mkdir", "mount", "mv", "poweroff", "ps", "reboot", "rm",
-    "sed", "seq", "setsid", "sh", "sleep", "sort", "tail", "true", "umount", "uname", "uptime", "wc",
+    "free", "grep", "head", "hexdump", "insmod", "kill", "ln", "ls", "lsmod", "mkdir", "mount", "mv", "poweroff", "ps",
+    "reboot", "rm", "rmmod", "sed", "seq", "setsid", "sh", "sleep", "sort", "tail", "true", "umount", "uname",
+    "uptime", "wc",
 ];
 
 /// The archive as a kernel unpacks it: cpio "newc" in gzip.
-pub(super) fn build(busybox: &[u8]) -> Result<Vec<u8>> {
+pub(super) fn build(busybox: &[u8], modules: &[Module]) -> Result<Vec<u8>> {
     let mut archive = Archive { output: Vec::new(), inode: 0 };
-    for folder in ["bin", "dev", "proc", "root", "sys", "tmp"] {
+    for folder in ["bin", "dev", "lib", "lib/modules", "proc", "root", "sys", "tmp"] {
         archive.add(folder, ModeFileType::Directory, 0o755, &[])?;
     }
     // The kernel opens it for `/init` before anything is mounted.
@@ -27,6 +30,12 @@ pub(super) fn build(busybox: &[u8]) -> Result<Vec<u8>> {
     for command in COMMANDS {
         archive.add(&format!("bin/{command}"), ModeFileType::Symlink, 0o777, b"busybox")?;
     }
+    for Module { name, bytes } in modules {
+        archive.add(&format!("lib/modules/{name}.ko"), ModeFileType::Regular, 0o644, bytes)?;
+    }
+    // `/init` loads them in this order.
+    let order: String = modules.iter().map(|module| format!("{}\n", module.name)).collect();
+    archive.add("lib/modules/order", ModeFileType::Regular, 0o644, order.as_bytes())?;
     archive.add("init", ModeFileType::Regular, 0o755, INIT.as_bytes())?;
     let output = trailer(archive.output).context("cannot finish the initramfs")?;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -72,7 +81,8 @@ mod tests {
 
     #[test]
     fn the_archive_holds_what_a_boot_needs() {
-        let packed = build(b"the shell").unwrap();
+        let module = |name: &str| Module { name: name.to_owned(), bytes: format!("module {name}").into_bytes() };
+        let packed = build(b"the shell", &[module("virtio"), module("virtio_mmio")]).unwrap();
         let mut archive = Vec::new();
         flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut archive).unwrap();
         let mut entries = BTreeMap::new();
@@ -91,6 +101,9 @@ mod tests {
         assert_eq!(entries["bin/busybox"], (0o100_755, b"the shell".to_vec()));
         assert_eq!(entries["bin/sh"], (0o120_777, b"busybox".to_vec()));
         assert_eq!(entries["dev/console"].0, 0o020_600);
+        assert_eq!(entries["lib/modules"].0, 0o040_755);
+        assert_eq!(entries["lib/modules/virtio_mmio.ko"], (0o100_644, b"module virtio_mmio".to_vec()));
+        assert_eq!(entries["lib/modules/order"].1, b"virtio\nvirtio_mmio\n");
         assert_eq!(entries["proc"].0, 0o040_755);
     }
 }

@@ -4,6 +4,7 @@
 //! Debian's packages are fetched by `apt-get download` and unpacked into the cache; nothing is installed.
 
 mod initramfs;
+mod modules;
 mod vmlinux;
 
 use std::fs;
@@ -41,7 +42,8 @@ fn stamp(workspace: &Workspace) -> PathBuf {
 }
 
 fn stamp_text() -> String {
-    format!("{}\n{}", env!("CARGO_PKG_VERSION"), include_str!("../../data/linux-init.sh"))
+    let modules = modules::WANTED.join(" ");
+    format!("{}\n{modules}\n{}", env!("CARGO_PKG_VERSION"), include_str!("../../data/linux-init.sh"))
 }
 
 /// Makes what is missing of the Linux guest's files; the packages are kept, so only the first call downloads.
@@ -56,7 +58,8 @@ pub fn make_linux(workspace: &Workspace) -> Result<()> {
     println!("making {}", LINUX_FILES.join(", "));
     let bzimage = read(&vmlinuz)?;
     let vmlinux = extract_vmlinux(&bzimage).with_context(|| format!("in {}", vmlinuz.display()))?;
-    let initramfs = initramfs::build(&read(&busybox)?)?;
+    let modules = modules::collect(&kernel_package, &modules::WANTED)?;
+    let initramfs = initramfs::build(&read(&busybox)?, &modules)?;
     fs::create_dir_all(assets.join("linux"))?;
     for (name, content) in LINUX_FILES.iter().zip([bzimage, vmlinux, initramfs]) {
         let path = assets.join(name);

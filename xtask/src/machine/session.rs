@@ -18,6 +18,10 @@ use super::{Emulator, Machine};
 /// What the console of Lamina prints when it waits for a command.
 pub const PROMPT: &str = "lamina> ";
 
+/// How much of a command's end is waited for as its echo. The console's line editor scrolls a line that is wider than its
+/// terminal, so the beginning of a long one is not echoed in one piece.
+const ECHO_CHARS: usize = 20;
+
 /// How much of the serial log an error shows.
 const TAIL_LINES: usize = 40;
 
@@ -184,7 +188,7 @@ impl Session {
     /// Types a console command and returns its reply: everything between the echo of the command and the next prompt.
     pub fn command(&mut self, command: &str) -> Result<String> {
         self.send(command)?;
-        self.expect(format!("{command}\n"))?;
+        self.expect(format!("{}\n", echoed_end(command)))?;
         let reply = self.expect(PROMPT)?;
         Ok(reply.strip_suffix(PROMPT).unwrap_or(&reply).to_owned())
     }
@@ -280,6 +284,15 @@ impl Session {
     }
 }
 
+/// The end of a command, as the console echoes it whatever the command's length.
+fn echoed_end(command: &str) -> &str {
+    command
+        .char_indices()
+        .rev()
+        .nth(ECHO_CHARS - 1)
+        .map_or(command, |(start, _)| command.get(start..).unwrap_or(command))
+}
+
 enum Wait {
     Found(String),
     Ended,
@@ -333,6 +346,13 @@ mod tests {
     #[test]
     fn escape_sequences_are_left_out() {
         assert_eq!(transcript(&[b"\x1b[1;31mred\x1b[0m\r\x1b", b"[Kend \x1b7x"]), "redend x");
+    }
+
+    #[test]
+    fn the_echo_waited_for_is_the_end_of_a_long_command() {
+        assert_eq!(echoed_end("state"), "state");
+        assert_eq!(echoed_end("0123456789é123456789"), "0123456789é123456789");
+        assert_eq!(echoed_end("x0123456789é123456789"), "0123456789é123456789");
     }
 
     #[test]

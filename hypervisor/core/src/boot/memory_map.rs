@@ -33,6 +33,8 @@ pub struct MemoryRegion {
 pub const LOW_MEMORY_END: u64 = 1 << 20;
 /// Conventional memory ends at 640 KiB at the latest; video memory and ROMs follow.
 const CONVENTIONAL_END: u64 = 0xa_0000;
+/// Some firmware uses memory below 64 KiB that its map calls usable.
+const CARELESS_END: u64 = 0x1_0000;
 /// The largest host-physical address is 52 bits wide.
 const ADDRESS_SPACE_END: u64 = 1 << 52;
 
@@ -52,6 +54,18 @@ impl MemoryPlan {
     #[must_use]
     pub fn usable_frames(&self) -> u64 {
         self.usable.iter().map(|run| run.end.0 - run.start.0).sum()
+    }
+
+    /// The lowest `count` frames in a row for the start-up code of other CPUs. Below 64 KiB is passed over where it can be:
+    /// firmware is known to write there without having said so.
+    #[must_use]
+    pub fn start_up_frames(&self, count: u64) -> Option<Range<Frame>> {
+        let from = |least: u64| {
+            let start = |run: &Range<Frame>| Some(run.start.0.max(least)).filter(|start| start + count <= run.end.0);
+            self.low.iter().find_map(start)
+        };
+        let start = from(CARELESS_END / PAGE_SIZE).or_else(|| from(0))?;
+        Some(Frame(start)..Frame(start + count))
     }
 }
 
@@ -191,6 +205,19 @@ mod tests {
         );
         assert_eq!(plan.low, vec![Frame(1)..Frame(0x9f)]);
         assert_eq!(plan.frame_count, 0x14_0000);
+    }
+
+    #[test]
+    fn start_up_code_goes_above_64_kib_where_it_fits() {
+        let low = |runs: &[(u64, u64)]| MemoryPlan {
+            low: runs.iter().map(|&(start, end)| Frame(start)..Frame(end)).collect(),
+            ..MemoryPlan::default()
+        };
+        assert_eq!(low(&[(1, 0x9f)]).start_up_frames(2), Some(Frame(0x10)..Frame(0x12)));
+        assert_eq!(low(&[(1, 4), (8, 0x11), (0x20, 0x22)]).start_up_frames(2), Some(Frame(0x20)..Frame(0x22)));
+        assert_eq!(low(&[(1, 2), (8, 0x11)]).start_up_frames(2), Some(Frame(8)..Frame(10)));
+        assert_eq!(low(&[(1, 2), (0x20, 0x21)]).start_up_frames(2), None);
+        assert_eq!(low(&[]).start_up_frames(1), None);
     }
 
     #[test]

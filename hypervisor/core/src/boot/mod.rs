@@ -4,5 +4,6 @@ pub mod acpi_s5;
 pub mod memory_map;
 pub mod ramdisk;
 pub mod tsc;
+pub mod tsc_skew;
 
 pub use memory_map::{MemoryPlan, MemoryRegion, RegionKind, find_place, plan};

@@ -139,6 +139,18 @@ impl<'a> Ramdisk<'a> {
         self.archive.entries().filter_map(plain).collect()
     }
 
+    /// How long each file is that is stored packed, unpacked, in bytes: what a buffer for it takes.
+    #[must_use]
+    pub fn unpacked_lens(&self) -> Vec<usize> {
+        let packed = |entry: ArchiveEntry<'_>| {
+            let name = entry.filename();
+            name.as_str().ok()?.strip_suffix(PACKED_SUFFIX)?;
+            let length = entry.data().first_chunk()?;
+            Some((u32::from_le_bytes(*length) as usize).min(MAX_UNPACKED_BYTES))
+        };
+        self.archive.entries().filter_map(packed).collect()
+    }
+
     fn member(&self, is_it: impl Fn(&str) -> bool) -> Option<&'a [u8]> {
         let found = |entry: &ArchiveEntry<'_>| entry.filename().as_str().is_ok_and(|name| is_it(member_name(name)));
         self.archive.entries().find(found).map(|entry| entry.data())

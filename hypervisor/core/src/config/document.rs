@@ -3,14 +3,16 @@
 //! The `toml` crate parses into tables whose keys and values know their place in the text; walking these, rather than
 //! deriving a deserializer, is what lets every error name the VM, the key, the value as written and what is allowed.
 
-use super::{Config, ConfigError, Form, HostConfig, HostKey, ValueError, VmConfig, VmKey, nearest};
+use super::{
+    Config, ConfigError, Form, HostConfig, HostKey, SetError, ValueError, VmConfig, VmKey, check_set, nearest,
+};
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 /// The longest piece of the file that an error repeats, in characters.
 const QUOTE_LEN_MAX: usize = 60;
@@ -68,7 +70,29 @@ fn vms(text: &str, keyed: Keyed<'_, '_>) -> Result<Vec<VmConfig>, ConfigError> {
         }
         vms.push((vm, line_of(text, at.start)));
     }
-    Ok(vms.into_iter().map(|(vm, _)| vm).collect())
+    let vms: Vec<VmConfig> = vms.into_iter().map(|(vm, _)| vm).collect();
+    check_together(&source, &vms, tables)?;
+    Ok(vms)
+}
+
+/// Checks what no VM can check alone; a mistake is told with the line of the key that makes it.
+fn check_together(source: &Source<'_>, vms: &[VmConfig], tables: &DeArray<'_>) -> Result<(), ConfigError> {
+    let machines: Vec<(usize, VmConfig)> =
+        vms.iter().enumerate().flat_map(|(index, vm)| vm.expand().into_iter().map(move |vm| (index, vm))).collect();
+    let (owners, machines): (Vec<usize>, Vec<VmConfig>) = machines.into_iter().unzip();
+    let Err(error) = check_set(&machines) else { return Ok(()) };
+    let owner = owners.get(error.vm()).copied().unwrap_or(0);
+    let key = match error {
+        SetError::NameTaken { .. } => VmKey::Name,
+        SetError::GroupIsVm { .. } => VmKey::Group,
+        SetError::Unknown { .. } | SetError::Circle { .. } => VmKey::After,
+    };
+    let element = tables.get(owner);
+    let table = element.and_then(|element| element.get_ref().as_table());
+    let at = table.and_then(|table| table.get(key.name()).or_else(|| table.get("name"))).or(element);
+    let subject = table.map(|table| subject(table, owner)).unwrap_or_default();
+    let source = Source { text: source.text, subject };
+    Err(source.at(at.map_or(0..0, Spanned::span), &format!("{error}")))
 }
 
 /// How errors speak of the VM: by its name, or by its place in the file where it has none.
@@ -168,9 +192,13 @@ impl Source<'_> {
 /// The text of a value that is no list, if it is of the form.
 fn scalar<'a>(value: &'a DeValue<'_>, form: Form) -> Option<Cow<'a, str>> {
     match (value, form) {
-        (DeValue::String(text), Form::Text | Form::Size | Form::Time | Form::Number) => Some(Cow::Borrowed(text)),
+        (
+            DeValue::String(text),
+            Form::Text | Form::Size | Form::Time | Form::Number | Form::NumberOr(_) | Form::Ratio,
+        ) => Some(Cow::Borrowed(text)),
+        (DeValue::Float(float), Form::Ratio) => Some(Cow::Borrowed(float.as_str())),
         (DeValue::Boolean(flag), Form::Flag) => Some(Cow::Borrowed(if *flag { "true" } else { "false" })),
-        (DeValue::Integer(integer), Form::Size | Form::Number) => {
+        (DeValue::Integer(integer), Form::Size | Form::Number | Form::NumberOr(_) | Form::Ratio) => {
             // Whatever its base and sign, it becomes decimal text; the setter says what is wrong with it.
             let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok()?;
             Some(Cow::Owned(format!("{number}")))

@@ -1,7 +1,8 @@
 //! What can be wrong with a configuration, in one line each.
 
-use super::units::{UnitError, format_duration_us, format_size};
-use super::vm;
+use super::units::{UnitError, format_duration_us, format_ratio, format_size};
+use super::{host, value};
+use crate::sched::CpuSetError;
 use alloc::string::String;
 use thiserror::Error;
 
@@ -30,7 +31,7 @@ pub enum ValueError {
     /// A VM's name with other characters, or of another length, than allowed.
     #[error(
         "not a VM name; write a-z, 0-9 and -, at most {} characters, the first a letter or digit",
-        vm::NAME_LEN_MAX
+        value::NAME_LEN_MAX
     )]
     NotAName,
     /// Not the name of a file of the ramdisk.
@@ -40,17 +41,86 @@ pub enum ValueError {
     #[error("a command line is one line, without control characters")]
     NotOneLine,
     /// Memory outside the range.
-    #[error("memory is {} to {}", format_size(vm::MEMORY_MIN_BYTES), format_size(vm::MEMORY_MAX_BYTES))]
+    #[error("memory is {} to {}", format_size(value::MEMORY_MIN_BYTES), format_size(value::MEMORY_MAX_BYTES))]
     MemoryRange,
     /// Memory that is no multiple of a page.
     #[error("memory is a multiple of 4K")]
     MemoryNotPages,
     /// A quantum outside the range.
-    #[error("a quantum is {} to {}", format_duration_us(vm::QUANTUM_MIN_US), format_duration_us(vm::QUANTUM_MAX_US))]
+    #[error(
+        "a quantum is {} to {}",
+        format_duration_us(value::QUANTUM_MIN_US),
+        format_duration_us(value::QUANTUM_MAX_US)
+    )]
     QuantumRange,
     /// Neither `true` nor `false`.
     #[error("write true or false")]
     NotAFlag,
+    /// A number outside its range.
+    #[error("{what} is {min} to {max}")]
+    Range {
+        /// What the number is, with its article.
+        what: &'static str,
+        /// The least.
+        min: u32,
+        /// The greatest.
+        max: u32,
+    },
+    /// Not a set of CPUs.
+    #[error(transparent)]
+    Cpus(#[from] CpuSetError),
+    /// An overcommit outside its range.
+    #[error(
+        "overcommit is {} (none) to {}",
+        format_ratio(host::OVERCOMMIT_MIN_PERCENT),
+        format_ratio(host::OVERCOMMIT_MAX_PERCENT)
+    )]
+    OvercommitRange,
+    /// A grace time above the greatest.
+    #[error("a grace time is 0s to {}", format_duration_us(value::GRACE_MAX_US))]
+    GraceRange,
+    /// More reserved than the vCPUs could use.
+    #[error("a reservation is at most 100 for each vCPU, which is {most} here")]
+    ReservationAboveVcpus {
+        /// What they could use, in percent of a CPU.
+        most: u32,
+    },
+    /// More reserved than the cap lets through.
+    #[error("a reservation is at most the cap, which is {cap} here")]
+    ReservationAboveCap {
+        /// The cap, in percent of a CPU.
+        cap: u32,
+    },
+    /// Memory that is not between its bounds.
+    #[error(
+        "memory is from memory_min to memory_max, which are {} and {} here",
+        format_size(*min_bytes),
+        format_size(*max_bytes)
+    )]
+    MemoryBounds {
+        /// The lower bound.
+        min_bytes: u64,
+        /// The upper bound.
+        max_bytes: u64,
+    },
+    /// A minimum above the memory.
+    #[error("memory_min is at most memory, which is {} here", format_size(*memory_bytes))]
+    MinAboveMemory {
+        /// The memory.
+        memory_bytes: u64,
+    },
+    /// A maximum below the memory.
+    #[error("memory_max is at least memory, which is {} here", format_size(*memory_bytes))]
+    MaxBelowMemory {
+        /// The memory.
+        memory_bytes: u64,
+    },
+    /// A name that gets too long by the number of the last replica.
+    #[error("the replicas' names, up to {last}, are longer than {} characters", value::NAME_LEN_MAX)]
+    ReplicaName {
+        /// The longest of them.
+        last: String,
+    },
     /// A load address or entry for a format that has its own.
     #[error("only a flat image has it; give the format flat16, flat32 or flat64, or leave this out")]
     NotFlat,

@@ -2,7 +2,8 @@
 //!
 //! [`Config::parse`] is what both the hypervisor and `cargo xtask` call, so a file that builds into an image also boots.
 //! [`HostConfig`] and [`VmConfig`] hold checked values only; each key is one row of a table ([`HostKey`], [`VmKey`]) and
-//! has one setter, which the console's `vm create` uses too. [`units`] reads sizes and times.
+//! has one setter, which the console's `vm create` and `vm set` ([`VmChange`]) use too. [`units`] reads sizes and times.
+//! [`check_set`] and [`start_order`] are about several VMs together; [`Config::to_toml`] writes a configuration back.
 //!
 //! ```toml
 //! [host]                       # optional, as is every key in it
@@ -11,6 +12,11 @@
 //! tee_serial = false           # the guests' serial lines on the host console too, as `NAME| text`
 //! poweroff_after = "30s"       # power off at this uptime; without it, never
 //! poweroff_when_done = false   # power off as soon as no VM runs any more
+//! cpus = "all"                 # how many of the machine's CPUs to use: all, or 1 to 256
+//! sched_policy = "fair"        # fair, round-robin, fcfs or priority
+//! alloc_strategy = "need"      # need, priority, utilization or capacity
+//! overcommit = 1.0             # how much memory may be promised for each byte there is: 1.0 to 10.0, in hundredths
+//! stop_grace = "30s"           # how long `vm stop` waits for a guest to power off before it ends it; at most 1h
 //!
 //! [[vm]]                       # one per VM
 //! name = "linux"               # required; a-z, 0-9 and -, at most 31 characters, unique
@@ -19,26 +25,47 @@
 //! cmdline = "console=ttyS0"    # empty if not given
 //! modules = ["mod.bin arg"]    # files of the ramdisk, each with its own command line
 //! memory = "64M"               # K, M or G, or plain bytes; a multiple of 4K, at least 1M; 64M if not given
+//! memory_min = "64M"           # what the VM keeps when memory is taken back from it; memory if not given
+//! memory_max = "64M"           # what it can be given while it runs; memory if not given
+//! balloon = true               # a balloon device, by which a guest gives memory back; true if not given
+//! steal_time = true            # KVM's CPUID leaves, by which Linux is told what others took of its CPU; true if not given
+//! vcpus = 1                    # 1 to 64; more than the machine has CPUs is allowed; 1 if not given
 //! quantum = "10ms"             # us, ms or s; 100us to 1s; 10ms if not given
+//! weight = 100                 # its share of the CPUs against the others'; 1 to 10000; 100 if not given
+//! cap = "none"                 # the most it gets, in percent of one CPU (150: one and a half); none if not given
+//! reservation = 0              # what it gets at least, in percent of one CPU; at most 100 for each vCPU; 0 if not given
+//! priority = 50                # 0 to 99, higher is more urgent; 50 if not given
+//! affinity = "all"             # the CPUs it may run on, as in "0-3,5"; all if not given
 //! order = 100                  # lower starts earlier; 100 if not given, equal ones in the order of the file
 //! autostart = true             # start at boot; true if not given
+//! after = ["db"]               # VMs or groups that are started before it, and with it
+//! group = "web"                # a name for several VMs together, for `vm stop --group web` and `after`
+//! replicas = 1                 # above 1: makes NAME-1 to NAME-n, in the group NAME if no other is given; 1 if not given
+//! stop_grace = "30s"           # the host's if not given
 //! format = "auto"              # auto, linux, pvh, multiboot, flat16, flat32 or flat64
 //! load_address = 0x100000      # flat formats only
 //! entry = 0x100000             # flat formats only
 //! ```
 
+mod change;
 mod document;
 mod error;
 mod host;
 mod nearest;
+mod order;
+mod save;
 #[cfg(test)]
 mod tests;
 pub mod units;
+mod value;
 mod vm;
 
+pub use change::VmChange;
 pub use error::{ConfigError, ValueError};
-pub use host::{HostConfig, HostKey, OnPanic};
+pub use host::{HostConfig, HostKey, OnPanic, alloc_strategy, overcommit_percent, sched_policy};
 pub use nearest::nearest;
+pub use order::{SetError, check_set, start_order};
+pub use value::{REPLICAS_MAX, VCPUS_MAX, grace};
 pub use vm::{ModuleConfig, VmConfig, VmKey};
 
 use alloc::vec::Vec;
@@ -51,7 +78,7 @@ pub const CONFIG_FILE: &str = "lamina.toml";
 pub struct Config {
     /// What concerns the hypervisor itself.
     pub host: HostConfig,
-    /// The VMs, in the order of the file. Names are unique.
+    /// The descriptions of VMs, in the order of the file. A description with replicas stands for several VMs.
     pub vms: Vec<VmConfig>,
 }
 
@@ -64,12 +91,22 @@ impl Config {
         document::parse(text)
     }
 
-    /// The VMs to start at boot, in the order in which to start them.
+    /// The VMs that the descriptions make, replicas expanded, in the order of the file.
     #[must_use]
-    pub fn autostart_order(&self) -> Vec<&VmConfig> {
-        let mut vms: Vec<&VmConfig> = self.vms.iter().filter(|vm| vm.autostart).collect();
-        vms.sort_by_key(|vm| vm.order);
-        vms
+    pub fn machines(&self) -> Vec<VmConfig> {
+        self.vms.iter().flat_map(VmConfig::expand).collect()
+    }
+
+    /// The VMs to start at boot, replicas expanded, in the order in which to start them: those with `autostart`, and what
+    /// they come after.
+    ///
+    /// # Errors
+    /// As [`check_set`]; never for a configuration that was read from a file, since [`Config::parse`] asks too.
+    pub fn boot_order(&self) -> Result<Vec<VmConfig>, SetError> {
+        let machines = self.machines();
+        let autostart = machines.iter().enumerate().filter(|(_, vm)| vm.autostart).map(|(index, _)| index);
+        let order = start_order(&machines, autostart, |_| false)?;
+        Ok(order.into_iter().filter_map(|index| machines.get(index).cloned()).collect())
     }
 }
 
@@ -84,6 +121,10 @@ enum Form {
     Time,
     /// An integer, or a string that holds one.
     Number,
+    /// A number, a string that holds one, or a word in its place.
+    NumberOr(&'static str),
+    /// A number with a point, or without.
+    Ratio,
     /// `true` or `false`.
     Flag,
     /// An array of strings; the key's setter is called once for each.
@@ -98,15 +139,17 @@ impl Form {
             Self::Size => "a size, such as \"64M\" or 67108864",
             Self::Time => "a time in quotes, such as \"10ms\"",
             Self::Number => "a whole number",
+            Self::NumberOr(allowed) => allowed,
+            Self::Ratio => "a number such as 1.5",
             Self::Flag => "true or false",
-            Self::List => "an array of strings, such as [\"FILE ARGUMENTS\"]",
+            Self::List => "an array of strings, such as [\"ONE\", \"TWO\"]",
         }
     }
 }
 
 /// Keys of one table of the file: the enum, its names, and the form of each key's value.
 macro_rules! keys {
-    ($(#[$doc:meta])* $enum:ident { $($key:ident = $name:literal $form:ident,)+ }) => {
+    ($(#[$doc:meta])* $enum:ident { $($key:ident = $name:literal $form:ident $(($allowed:literal))?,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
         #[expect(missing_docs, reason = "each key is documented in the description of the file")]
@@ -123,7 +166,7 @@ macro_rules! keys {
             }
 
             pub(super) const fn form(self) -> super::Form {
-                match self { $(Self::$key => super::Form::$form,)+ }
+                match self { $(Self::$key => super::Form::$form $(($allowed))?,)+ }
             }
         }
     };

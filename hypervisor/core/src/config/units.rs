@@ -19,6 +19,9 @@ pub enum UnitError {
     /// Not a whole number that fits 32 bits.
     #[error("not a whole number from 0 to {}", u32::MAX)]
     NotANumber,
+    /// Not a number with at most two digits behind the point.
+    #[error("not a ratio; write a number with at most two digits behind the point, such as 1.5")]
+    NotARatio,
     /// More than 64 bits hold.
     #[error("too large")]
     TooLarge,
@@ -76,6 +79,22 @@ pub fn parse_number(text: &str) -> Result<u32, UnitError> {
         .ok_or(UnitError::NotANumber)
 }
 
+/// A ratio with at most two digits behind the point, in percent: 150 for `1.5`.
+///
+/// # Errors
+/// [`UnitError::NotARatio`] or [`UnitError::TooLarge`].
+pub fn parse_ratio_percent(text: &str) -> Result<u32, UnitError> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let part = match part.len() {
+        1 => decimal(part, &UnitError::NotARatio)? * 10,
+        2 => decimal(part, &UnitError::NotARatio)?,
+        _ => return Err(UnitError::NotARatio),
+    };
+    let whole = decimal(whole, &UnitError::NotARatio)?;
+    let percent = whole.checked_mul(100).and_then(|whole| whole.checked_add(part)).ok_or(UnitError::TooLarge)?;
+    u32::try_from(percent).map_err(|_| UnitError::TooLarge)
+}
+
 /// Digits only: `str::parse` alone would take a leading `+` as well.
 fn decimal(digits: &str, malformed: &UnitError) -> Result<u64, UnitError> {
     if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -104,6 +123,13 @@ pub fn format_duration_us(us: u64) -> String {
         }
     }
     format!("{us}us")
+}
+
+/// A percentage as the ratio that [`parse_ratio_percent`] reads back, always with a point: `1.5`, `2.0`.
+#[must_use]
+pub fn format_ratio(percent: u32) -> String {
+    let (whole, part) = (percent / 100, percent % 100);
+    if part.is_multiple_of(10) { format!("{whole}.{}", part / 10) } else { format!("{whole}.{part:02}") }
 }
 
 #[cfg(test)]
@@ -146,7 +172,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn ratios() {
+        for (text, percent) in [("1", 100), ("1.5", 150), ("2.05", 205), ("0.0", 0), ("10.00", 1000)] {
+            assert_eq!(parse_ratio_percent(text), Ok(percent), "{text}");
+        }
+        for text in ["", ".", "1.", ".5", "1.234", "-1.0", "1e1", "inf", "1.+5", "1_0.5"] {
+            assert_eq!(parse_ratio_percent(text), Err(UnitError::NotARatio), "{text}");
+        }
+        assert_eq!(parse_ratio_percent("42949673.00"), Err(UnitError::TooLarge));
+        assert_eq!(parse_ratio_percent("18446744073709551615"), Err(UnitError::TooLarge));
+        assert_eq!(
+            (format_ratio(100), format_ratio(150), format_ratio(205)),
+            ("1.0".into(), "1.5".into(), "2.05".into())
+        );
+    }
+
     proptest! {
+        #[test]
+        fn a_written_ratio_reads_back(percent: u32) {
+            prop_assert_eq!(parse_ratio_percent(&format_ratio(percent)), Ok(percent));
+        }
+
         #[test]
         fn written_quantities_read_back(value: u64) {
             prop_assert_eq!(parse_size(&format_size(value)), Ok(value));
@@ -156,6 +203,7 @@ mod tests {
         #[test]
         fn any_text_is_answered(text in ".{0,24}") {
             let _ = (parse_size(&text), parse_duration_us(&text), parse_address(&text), parse_number(&text));
+            let _ = parse_ratio_percent(&text);
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use super::table::{self, JSON, Spec};
 use super::words;
-use crate::config::{VmConfig, nearest};
-use crate::vm::Verb;
+use crate::config::{VmChange, VmConfig, nearest};
+use crate::resources::Strategy;
+use crate::sched::{CpuSet, PolicyKind};
+use crate::vm::{Targets, Verb};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -25,14 +27,33 @@ pub enum Command {
         /// The VM's name.
         name: String,
     },
-    /// Define a VM.
+    /// Define a VM, or all replicas of one ([`VmConfig::expand`]) or none.
     VmCreate(Box<VmConfig>),
-    /// Move a VM to another state.
+    /// Move VMs to another state.
     VmVerb {
         /// How.
         verb: Verb,
+        /// Which.
+        targets: Targets,
+        /// With [`Verb::Stop`], how long to wait for each guest before it is ended, in microseconds; `None` is what the
+        /// configuration says.
+        grace_us: Option<u64>,
+    },
+    /// Change what a VM is given, all that is asked or nothing.
+    VmSet {
         /// The VM's name.
         name: String,
+        /// What to change; never nothing.
+        change: Box<VmChange>,
+    },
+    /// Say on which CPUs a VM may run.
+    VmPin {
+        /// The VM's name.
+        name: String,
+        /// Only this vCPU of it.
+        vcpu: Option<u16>,
+        /// The CPUs.
+        cpus: CpuSet,
     },
     /// Attach the terminal to a VM's serial port.
     VmConsole {
@@ -55,10 +76,36 @@ pub enum Command {
     },
     /// Who holds the machine's memory.
     Mem,
-    /// The CPU and its capabilities.
+    /// The CPUs and their capabilities.
     Cpu,
-    /// The scheduler.
+    /// The scheduler's figures.
     Sched,
+    /// Schedule by another policy.
+    SchedPolicy {
+        /// Which.
+        policy: PolicyKind,
+    },
+    /// The allocator: what is there, promised, used and wanted.
+    Alloc,
+    /// Allocate by another strategy.
+    AllocStrategy {
+        /// Which.
+        strategy: Strategy,
+    },
+    /// Promise more memory than there is, or no more.
+    AllocOvercommit {
+        /// How much, in percent of what there is; 100 to 1000.
+        percent: u32,
+    },
+    /// A screen of what goes on, redrawn until a key ends it.
+    Top {
+        /// Show it once, as text or JSON. Always so with `--json`.
+        once: bool,
+    },
+    /// All there is to know, for machines.
+    State,
+    /// The running configuration as a `lamina.toml`.
+    ConfigSave,
     /// VM exits by reason.
     Stats {
         /// Of this VM only.
@@ -111,7 +158,10 @@ impl Request {
         if words.is_empty() && !json {
             return Ok(None);
         }
-        let command = command(&words).map_err(|message| ParseError { message, json })?;
+        let mut command = command(&words).map_err(|message| ParseError { message, json })?;
+        if let (true, Command::Top { once }) = (json, &mut command) {
+            *once = true;
+        }
         Ok(Some(Self { command, json }))
     }
 }
@@ -119,6 +169,13 @@ impl Request {
 fn command(words: &[String]) -> Result<Command, String> {
     let spec = table::find(words).ok_or_else(|| unknown(words))?;
     let given = words.get(spec.words.len()..).unwrap_or_default();
+    // `sched` is a command, and so is `sched policy`: another word behind it is a mistyped one of those.
+    if let (true, Some(word)) = (spec.arguments.is_empty(), given.first())
+        && !word.starts_with('-')
+        && !table::next_words(words.get(..spec.words.len()).unwrap_or_default()).is_empty()
+    {
+        return Err(unknown(words));
+    }
     Arguments::read(spec, given)
         .and_then(|arguments| (spec.build)(&arguments))
         .map_err(|error| format!("{}: {error}; usage: {}", spec.name(), spec.usage()))
@@ -210,6 +267,11 @@ impl Arguments {
     /// The first argument. Where the table requires it, it is there.
     pub(super) fn first(&self) -> String {
         self.positional.first().cloned().unwrap_or_default()
+    }
+
+    /// All arguments.
+    pub(super) fn positional(&self) -> &[String] {
+        &self.positional
     }
 
     /// All arguments as one text, if there are any.

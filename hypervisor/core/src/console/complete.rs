@@ -1,7 +1,11 @@
 //! Tab: what may come where the cursor is.
 
+use super::create::FORMATS;
 use super::editor::{Completer, Completion};
 use super::table::{self, JSON, Kind, Spec};
+use crate::config::VmChange;
+use crate::resources::Strategy;
+use crate::sched::PolicyKind;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -9,6 +13,8 @@ use alloc::vec::Vec;
 pub trait Names {
     /// The names of all VMs.
     fn vm_names(&self) -> Vec<String>;
+    /// The groups that have VMs, in any order and as often as one likes.
+    fn group_names(&self) -> Vec<String>;
     /// The files of the ramdisk.
     fn files(&self) -> Vec<String>;
 }
@@ -28,20 +34,34 @@ impl<'a> CommandCompleter<'a> {
     fn candidates(&self, before: &[String], word: &str) -> Vec<String> {
         let next = table::next_words(before);
         if !next.is_empty() {
-            return strings(&next);
+            return self.or_options_of_the_shorter(next, before);
         }
         let Some(spec) = table::find(before) else {
             return Vec::new();
         };
+        self.after(spec, before, word)
+    }
+
+    /// `sched` is a command, and so is `sched policy`: behind `sched` come `policy` and the options of `sched`.
+    fn or_options_of_the_shorter(&self, next: Vec<&'static str>, before: &[String]) -> Vec<String> {
+        let mut candidates = strings(&next);
+        if let Some(spec) = table::find(before) {
+            candidates.extend(self.after(spec, before, "-"));
+        }
+        candidates
+    }
+
+    /// What may follow a command's words.
+    fn after(&self, spec: &Spec, before: &[String], word: &str) -> Vec<String> {
         let given = before.get(spec.words.len()..).unwrap_or_default();
         if let Some((_, kind)) = given.last().and_then(|last| value_of(spec, last)) {
-            return self.of_kind(kind, &[]);
+            return self.of_kind(kind, &[], word);
         }
         let positional = positional(spec, given);
         let argument = spec.arguments.get(positional.len()).or(spec.arguments.last().filter(|last| last.rest));
         match argument {
             Some(argument) if !word.starts_with('-') && argument.kind != Kind::Other => {
-                self.of_kind(argument.kind, &positional)
+                self.of_kind(argument.kind, &positional, word)
             }
             _ => {
                 let unused = |name: &&str| !given.iter().any(|word| word == name);
@@ -52,12 +72,24 @@ impl<'a> CommandCompleter<'a> {
         }
     }
 
-    fn of_kind(&self, kind: Kind, before: &[String]) -> Vec<String> {
+    fn of_kind(&self, kind: Kind, before: &[String], word: &str) -> Vec<String> {
+        let unused = |names: Vec<String>| names.into_iter().filter(|name| !before.contains(name)).collect();
         match kind {
-            Kind::Vm => self.names.vm_names(),
+            Kind::Vm => unused(self.names.vm_names()),
+            Kind::Vcpu => self.names.vm_names(),
+            Kind::Group => self.names.group_names(),
+            Kind::Names => {
+                let given = word.rfind(',').and_then(|comma| word.get(..=comma)).unwrap_or_default();
+                let names = self.names.vm_names().into_iter().chain(self.names.group_names());
+                names.map(|name| String::from(given) + &name).collect()
+            }
+            Kind::Change => VmChange::KEYS.iter().map(|key| String::from(key.name()) + "=").collect(),
+            Kind::Policy => strings(&PolicyKind::ALL.map(PolicyKind::name)),
+            Kind::Strategy => strings(&Strategy::ALL.map(Strategy::name)),
+            Kind::Flag => strings(&["true", "false"]),
             Kind::File => self.names.files(),
             Kind::Command => strings(&table::next_words(before)),
-            Kind::Format => table::formats(),
+            Kind::Format => strings(&FORMATS),
             Kind::Other => Vec::new(),
         }
     }

@@ -187,6 +187,8 @@ impl LineEditor {
         let mut missing = String::from(common.get(typed..).unwrap_or_default());
         match candidates.as_slice() {
             [] => return sink.write(BELL),
+            // Behind `weight=` comes its value.
+            [one] if one.ends_with('=') => {}
             [_] if !self.line.get(self.cursor..).unwrap_or_default().starts_with(' ') => missing.push(' '),
             _ if missing.is_empty() => return self.list(&candidates, sink),
             _ => {}

@@ -6,6 +6,7 @@
 
 mod command;
 mod complete;
+mod create;
 mod editor;
 mod help;
 mod history;
@@ -14,6 +15,7 @@ mod render;
 mod table;
 #[cfg(test)]
 mod tests;
+mod top;
 pub mod view;
 mod words;
 
@@ -22,3 +24,4 @@ pub use complete::{CommandCompleter, Names};
 pub use editor::{Completer, Completion, LineEditor, Sink};
 pub use help::help;
 pub use render::{View, render, render_error};
+pub use top::{TopRow, TopSample, TopScreen, TopSnapshot, TopView, leaves_top};

@@ -1,11 +1,12 @@
 //! Every command of the console, in one table: its words, arguments, options, one line of help, and how it is built.
 
 use super::command::{Arguments, Command};
-use crate::config::{VmConfig, VmKey};
-use crate::vm::Verb;
+use super::create::{CREATE_OPTIONS, create};
+use crate::config::{VCPUS_MAX, ValueError, VmChange, alloc_strategy, grace, overcommit_percent, sched_policy};
+use crate::vm::{Targets, Verb};
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 /// What an argument or an option's value is, for completion.
@@ -13,12 +14,26 @@ use alloc::vec::Vec;
 pub(super) enum Kind {
     /// The name of a VM that exists.
     Vm,
+    /// The name of a group that has VMs.
+    Group,
+    /// Names of VMs and groups, parted by commas.
+    Names,
+    /// A VM or a vCPU of one: `NAME/VCPU`.
+    Vcpu,
+    /// A key that `vm set` changes, with its `=`.
+    Change,
+    /// A scheduling policy.
+    Policy,
+    /// An allocation strategy.
+    Strategy,
     /// A file of the ramdisk.
     File,
     /// A command's words.
     Command,
     /// An image format.
     Format,
+    /// true or false.
+    Flag,
     /// Anything else.
     Other,
 }
@@ -77,43 +92,36 @@ impl Spec {
     }
 }
 
-const VM: &[Argument] = &[Argument { name: "NAME", kind: Kind::Vm, required: true, rest: false }];
-const NEW_VM: &[Argument] = &[Argument { name: "NAME", kind: Kind::Other, required: true, rest: false }];
-const ANY_VM: &[Argument] = &[Argument { name: "NAME", kind: Kind::Vm, required: false, rest: false }];
-const COMMAND: &[Argument] = &[Argument { name: "COMMAND", kind: Kind::Command, required: false, rest: true }];
+const fn argument(name: &'static str, kind: Kind) -> Argument {
+    Argument { name, kind, required: true, rest: false }
+}
 
-const TAIL: Opt = Opt { name: "--tail", value: Some(("LINES", Kind::Other)), required: false };
-const EXITS: Opt = Opt { name: "--exits", value: Some(("COUNT", Kind::Other)), required: false };
-const FORCE: Opt = Opt { name: "--force", value: None, required: false };
-
-/// The options of `vm create`, each with the key of the configuration that it stands for.
-const CREATE: &[(Opt, VmKey)] = &[
-    (option("--image", "FILE", Kind::File, true), VmKey::Image),
-    (option("--memory", "SIZE", Kind::Other, false), VmKey::Memory),
-    (option("--cmdline", "TEXT", Kind::Other, false), VmKey::Cmdline),
-    (option("--initrd", "FILE", Kind::File, false), VmKey::Initrd),
-    (option("--module", "FILE", Kind::File, false), VmKey::Modules),
-    (option("--quantum", "TIME", Kind::Other, false), VmKey::Quantum),
-    (option("--format", "FORMAT", Kind::Format, false), VmKey::Format),
-    (option("--load-address", "ADDRESS", Kind::Other, false), VmKey::LoadAddress),
-    (option("--entry", "ADDRESS", Kind::Other, false), VmKey::Entry),
-];
-
-const fn option(name: &'static str, value: &'static str, kind: Kind, required: bool) -> Opt {
+pub(super) const fn option(name: &'static str, value: &'static str, kind: Kind, required: bool) -> Opt {
     Opt { name, value: Some((value, kind)), required }
 }
 
-/// The options alone, as a [`Spec`] wants them.
-static CREATE_OPTIONS: [Opt; CREATE.len()] = {
-    let mut options = [const { option("", "", Kind::Other, false) }; CREATE.len()];
-    let mut index = 0;
-    while index < CREATE.len() {
-        let from = &CREATE[index].0;
-        options[index] = Opt { name: from.name, value: from.value, required: from.required };
-        index += 1;
-    }
-    options
-};
+const fn switch(name: &'static str) -> Opt {
+    Opt { name, value: None, required: false }
+}
+
+const VM: &[Argument] = &[argument("NAME", Kind::Vm)];
+const NEW_VM: &[Argument] = &[argument("NAME", Kind::Other)];
+const ANY_VM: &[Argument] = &[Argument { name: "NAME", kind: Kind::Vm, required: false, rest: false }];
+const COMMAND: &[Argument] = &[Argument { name: "COMMAND", kind: Kind::Command, required: false, rest: true }];
+const VMS: &[Argument] = &[Argument { name: "NAME...", kind: Kind::Vm, required: false, rest: true }];
+const CHANGE: &[Argument] =
+    &[argument("NAME", Kind::Vm), Argument { name: "KEY=VALUE...", kind: Kind::Change, required: true, rest: true }];
+const PIN: &[Argument] = &[argument("NAME[/VCPU]", Kind::Vcpu), argument("CPUS", Kind::Other)];
+
+const TAIL: Opt = option("--tail", "LINES", Kind::Other, false);
+const EXITS: Opt = option("--exits", "COUNT", Kind::Other, false);
+const FORCE: Opt = switch("--force");
+const GRACE: Opt = option("--grace", "TIME", Kind::Other, false);
+const GROUP: Opt = option("--group", "GROUP", Kind::Group, false);
+const ALL: Opt = switch("--all");
+const ONCE: Opt = switch("--once");
+/// Instead of names.
+const MANY: &[Opt] = &[GROUP, ALL];
 
 /// Commands, in the order in which `help` shows them.
 pub(super) static COMMANDS: &[Spec] = &[
@@ -146,44 +154,58 @@ pub(super) static COMMANDS: &[Spec] = &[
         build: create,
     },
     Spec {
-        words: &["vm", "start"],
-        arguments: VM,
+        words: &["vm", "set"],
+        arguments: CHANGE,
         options: &[],
+        about: "change weight, cap, quantum, priority, memory... while it runs",
+        build: set,
+    },
+    Spec {
+        words: &["vm", "pin"],
+        arguments: PIN,
+        options: &[],
+        about: "run the VM, or one vCPU of it, on these CPUs only, as 0-3,5 or all",
+        build: pin,
+    },
+    Spec {
+        words: &["vm", "start"],
+        arguments: VMS,
+        options: MANY,
         about: "load the image into clean memory and run it",
         build: |given| verb(given, Verb::Start),
     },
     Spec {
         words: &["vm", "stop"],
-        arguments: VM,
-        options: &[FORCE],
-        about: "press the VM's power button; with --force, end it now",
-        build: |given| verb(given, if given.has("--force") { Verb::ForceStop } else { Verb::Stop }),
+        arguments: VMS,
+        options: &[GROUP, ALL, FORCE, GRACE],
+        about: "press the power button, end it after a grace; --force: end it now",
+        build: stop,
     },
     Spec {
         words: &["vm", "pause"],
-        arguments: VM,
-        options: &[],
+        arguments: VMS,
+        options: MANY,
         about: "let the VM and its time stand still",
         build: |given| verb(given, Verb::Pause),
     },
     Spec {
         words: &["vm", "resume"],
-        arguments: VM,
-        options: &[],
+        arguments: VMS,
+        options: MANY,
         about: "let a paused VM go on",
         build: |given| verb(given, Verb::Resume),
     },
     Spec {
         words: &["vm", "reset"],
-        arguments: VM,
-        options: &[],
+        arguments: VMS,
+        options: MANY,
         about: "restart the VM as at power-on",
         build: |given| verb(given, Verb::Reset),
     },
     Spec {
         words: &["vm", "destroy"],
-        arguments: VM,
-        options: &[],
+        arguments: VMS,
+        options: MANY,
         about: "forget a VM that has ended, and give all it holds back",
         build: |given| verb(given, Verb::Destroy),
     },
@@ -219,15 +241,64 @@ pub(super) static COMMANDS: &[Spec] = &[
         words: &["cpu"],
         arguments: &[],
         options: &[],
-        about: "the CPU and what of VT-x it has",
+        about: "the CPUs and what of VT-x they have",
         build: |_| Ok(Command::Cpu),
     },
     Spec {
         words: &["sched"],
         arguments: &[],
         options: &[],
-        about: "the scheduler: each VM's quantum, runs, time and waits",
+        about: "the scheduler: shares against what is due, waits, latencies",
         build: |_| Ok(Command::Sched),
+    },
+    Spec {
+        words: &["sched", "policy"],
+        arguments: &[argument("POLICY", Kind::Policy)],
+        options: &[],
+        about: "schedule by fair, round-robin, fcfs or priority from now on",
+        build: |given| Ok(Command::SchedPolicy { policy: named(given, sched_policy)? }),
+    },
+    Spec {
+        words: &["alloc"],
+        arguments: &[],
+        options: &[],
+        about: "the allocator: what there is, reserved, used and wanted",
+        build: |_| Ok(Command::Alloc),
+    },
+    Spec {
+        words: &["alloc", "strategy"],
+        arguments: &[argument("STRATEGY", Kind::Strategy)],
+        options: &[],
+        about: "allocate by need, priority, utilization or capacity from now on",
+        build: |given| Ok(Command::AllocStrategy { strategy: named(given, alloc_strategy)? }),
+    },
+    Spec {
+        words: &["alloc", "overcommit"],
+        arguments: &[argument("RATIO", Kind::Other)],
+        options: &[],
+        about: "promise this much memory for each byte there is; 1 is none",
+        build: |given| Ok(Command::AllocOvercommit { percent: named(given, overcommit_percent)? }),
+    },
+    Spec {
+        words: &["top"],
+        arguments: &[],
+        options: &[ONCE],
+        about: "a live screen of CPUs and VMs; q or Ctrl-C leaves it",
+        build: |given| Ok(Command::Top { once: given.has(ONCE.name) }),
+    },
+    Spec {
+        words: &["state"],
+        arguments: &[],
+        options: &[],
+        about: "all there is to know; with --json, in the schema of docs/STATE.md",
+        build: |_| Ok(Command::State),
+    },
+    Spec {
+        words: &["config", "save"],
+        arguments: &[],
+        options: &[],
+        about: "print the running configuration as a lamina.toml",
+        build: |_| Ok(Command::ConfigSave),
     },
     Spec {
         words: &["stats"],
@@ -267,7 +338,58 @@ pub(super) static COMMANDS: &[Spec] = &[
 ];
 
 fn verb(given: &Arguments, verb: Verb) -> Result<Command, String> {
-    Ok(Command::VmVerb { verb, name: given.first() })
+    Ok(Command::VmVerb { verb, targets: targets(given)?, grace_us: None })
+}
+
+fn stop(given: &Arguments) -> Result<Command, String> {
+    let targets = targets(given)?;
+    let grace_us = given
+        .option(GRACE.name)
+        .map(|text| grace(text).map_err(|error| format!("--grace {}: {error}", text.escape_debug())))
+        .transpose()?;
+    match (given.has(FORCE.name), grace_us) {
+        (true, Some(_)) => Err(String::from("--force waits for nothing; leave it or --grace out")),
+        (true, None) => Ok(Command::VmVerb { verb: Verb::ForceStop, targets, grace_us: None }),
+        (false, _) => Ok(Command::VmVerb { verb: Verb::Stop, targets, grace_us }),
+    }
+}
+
+/// Names, or a group, or all: one of the three.
+fn targets(given: &Arguments) -> Result<Targets, String> {
+    let names = given.positional();
+    match (names.is_empty(), given.option(GROUP.name), given.has(ALL.name)) {
+        (false, None, false) => Ok(Targets::Names(names.to_vec())),
+        (true, Some(group), false) => Ok(Targets::Group(group.into())),
+        (true, None, true) => Ok(Targets::All),
+        (true, None, false) => Err(String::from("NAME is missing; or give --group GROUP, or --all")),
+        _ => Err(String::from("give names, or --group GROUP, or --all, and only one of them")),
+    }
+}
+
+fn set(given: &Arguments) -> Result<Command, String> {
+    let words = given.positional().iter().skip(1).map(String::as_str);
+    Ok(Command::VmSet { name: given.first(), change: Box::new(VmChange::parse(words)?) })
+}
+
+fn pin(given: &Arguments) -> Result<Command, String> {
+    let target = given.first();
+    let (name, vcpu) = match target.split_once('/') {
+        None => (target.as_str(), None),
+        Some((name, index)) => {
+            let index = index.parse().ok().filter(|&index| index < VCPUS_MAX);
+            let wrong = || format!("{}: a vCPU is NAME/0 to NAME/{}", target.escape_debug(), VCPUS_MAX - 1);
+            (name, Some(index.ok_or_else(wrong)?))
+        }
+    };
+    let text = given.positional().get(1).map_or("", String::as_str);
+    let cpus = text.parse().map_err(|error| format!("{}: {error}", text.escape_debug()))?;
+    Ok(Command::VmPin { name: name.into(), vcpu, cpus })
+}
+
+/// The thing that the only argument names.
+fn named<T>(given: &Arguments, find: fn(&str) -> Result<T, ValueError>) -> Result<T, String> {
+    let name = given.first();
+    find(&name).map_err(|error| format!("{}: {error}", name.escape_debug()))
 }
 
 fn tail(given: &Arguments) -> Result<Option<usize>, String> {
@@ -286,27 +408,6 @@ fn exits(given: &Arguments) -> Result<u32, String> {
     count.transpose().map(|count| count.unwrap_or(TRACED_EXITS))
 }
 
-fn create(given: &Arguments) -> Result<Command, String> {
-    let image = given.option("--image").unwrap_or_default();
-    let name = given.first();
-    let mut vm = VmConfig::new(&name, image).map_err(|error| {
-        let name_is_wrong = VmConfig::new("name", image).is_ok();
-        if name_is_wrong { format!("{name}: {error}") } else { format!("--image {image}: {error}") }
-    })?;
-    let settings: Vec<_> = CREATE
-        .iter()
-        .flat_map(|(option, key)| given.options(option.name).map(move |text| (option, *key, text)))
-        .collect();
-    for (option, key, text) in settings {
-        vm.set(key, text).map_err(|error| format!("{} {text}: {error}", option.name))?;
-    }
-    vm.check().map_err(|(wrong, error)| {
-        let option = CREATE.iter().find(|(_, key)| *key == wrong).map_or("", |(option, _)| option.name);
-        format!("{option}: {error}")
-    })?;
-    Ok(Command::VmCreate(Box::new(vm)))
-}
-
 /// The words that may follow `words`, in the table's order, each once.
 pub(super) fn next_words(words: &[String]) -> Vec<&'static str> {
     let mut next: Vec<&'static str> = Vec::new();
@@ -321,17 +422,13 @@ pub(super) fn next_words(words: &[String]) -> Vec<&'static str> {
     next
 }
 
-/// The command that a line's words begin with.
+/// The command that a line's words begin with; of `sched` and `sched policy` the longer one.
 pub(super) fn find(words: &[String]) -> Option<&'static Spec> {
     COMMANDS
         .iter()
-        .find(|spec| spec.words.len() <= words.len() && spec.words.iter().zip(words).all(|(a, b)| *a == b.as_str()))
+        .filter(|spec| spec.words.len() <= words.len() && spec.words.iter().zip(words).all(|(a, b)| *a == b.as_str()))
+        .max_by_key(|spec| spec.words.len())
 }
 
-/// The options that every command takes.
+/// The option that every command takes.
 pub(super) const JSON: &str = "--json";
-
-/// The image formats, for completion.
-pub(super) fn formats() -> Vec<String> {
-    ["auto", "linux", "pvh", "multiboot", "flat16", "flat32", "flat64"].map(|name| name.to_string()).to_vec()
-}

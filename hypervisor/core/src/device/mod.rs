@@ -17,3 +17,4 @@ pub mod pm;
 pub mod reset;
 pub mod rtc;
 pub mod uart;
+pub mod virtio;

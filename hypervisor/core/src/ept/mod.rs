@@ -209,6 +209,13 @@ impl Ept {
         Some(AccessedDirty { accessed, dirty, invalidation })
     }
 
+    /// Clears the accessed flag of every page; answers how many frames were accessed. vCPUs may run meanwhile: a flag that the CPU
+    /// sets between the read and the write is lost, which is one page that is counted later. The CPUs must forget their
+    /// translations for the flags to be set again.
+    pub fn take_accessed(&mut self, memory: &mut impl TableMemory) -> u64 {
+        take_accessed_in(memory, self.root, ROOT_LEVEL)
+    }
+
     /// Calls `visit` with every mapped page, by rising guest-physical address.
     pub fn for_each_leaf(&self, memory: &impl TableMemory, mut visit: impl FnMut(GuestPhysAddr, Translation)) {
         visit_leaves(memory, self.root, ROOT_LEVEL, GuestPhysAddr(0), &mut visit);
@@ -287,6 +294,23 @@ fn visit_leaves<M: TableMemory>(
             visit_leaves(memory, place.entry.frame(), level - 1, gpa, visit);
         }
     }
+}
+
+fn take_accessed_in(memory: &mut impl TableMemory, table: Frame, level: u32) -> u64 {
+    let mut frames = 0;
+    for index in 0..ENTRIES_PER_TABLE {
+        let entry = EptEntry::from_bits(memory.read_entry(table, index));
+        if !entry.is_present() {
+            continue;
+        }
+        if !entry.is_leaf(level) {
+            frames += take_accessed_in(memory, entry.frame(), level - 1);
+        } else if entry.accessed() {
+            memory.write_entry(table, index, entry.with_accessed(false).into_bits());
+            frames += PageSize::of_level(level).frames();
+        }
+    }
+    frames
 }
 
 fn destroy_table<M: TableMemory>(

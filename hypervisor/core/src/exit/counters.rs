@@ -27,6 +27,22 @@ impl Tally {
         }
     }
 
+    /// Counts what another one has counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (number, count) in other.entries() {
+            let used = self.used;
+            if let Some((_, own)) = self.entries.iter_mut().take(used).find(|(known, _)| *known == number) {
+                *own = own.saturating_add(count);
+            } else if let Some(free) = self.entries.get_mut(used) {
+                *free = (number, count);
+                self.used = used + 1;
+            } else {
+                self.others = self.others.saturating_add(count);
+            }
+        }
+        self.others = self.others.saturating_add(other.others);
+    }
+
     /// The numbers kept, with their counts, in the order of their first occurrence.
     pub fn entries(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.entries.iter().take(self.used).copied()
@@ -76,6 +92,17 @@ impl ExitCounters {
     pub fn count_exit(&mut self, exit_reason: u32) {
         let slot = usize::try_from(exit_reason & 0xffff).ok().and_then(|basic| self.by_reason.get_mut(basic));
         *slot.unwrap_or(&mut self.undefined_reasons) += 1;
+    }
+
+    /// Adds what another vCPU's counters have.
+    pub fn merge(&mut self, other: &Self) {
+        for (own, other) in self.by_reason.iter_mut().zip(other.by_reason) {
+            *own = own.saturating_add(other);
+        }
+        self.undefined_reasons = self.undefined_reasons.saturating_add(other.undefined_reasons);
+        self.unknown_ports.merge(&other.unknown_ports);
+        self.unknown_msrs.merge(&other.unknown_msrs);
+        self.unknown_pages.merge(&other.unknown_pages);
     }
 
     /// Exits by basic exit reason.

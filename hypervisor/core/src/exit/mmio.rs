@@ -63,8 +63,11 @@ impl Bus for DeviceBus<'_> {
             let bytes = value.to_le_bytes();
             let len = usize::try_from(width.bytes()).unwrap_or(bytes.len());
             self.memory.write(gpa, bytes.get(..len).unwrap_or(&bytes))?;
-        } else if self.board.mmio_write(gpa, width, value, self.now).is_none() {
-            self.count_unknown(gpa);
+        } else {
+            match self.board.mmio_write(gpa, width, value, self.now, self.memory) {
+                Some(done) => return done,
+                None => self.count_unknown(gpa),
+            }
         }
         Ok(())
     }

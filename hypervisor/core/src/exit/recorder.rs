@@ -27,6 +27,14 @@ impl GuestMemory for Watched<'_> {
     fn write(&mut self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), MemoryError> {
         self.memory.write(gpa, bytes)
     }
+
+    fn discard(&mut self, gpa: GuestPhysAddr) {
+        self.memory.discard(gpa);
+    }
+
+    fn flush_discards(&mut self) {
+        self.memory.flush_discards();
+    }
 }
 
 /// Whether a record of such an exit says anything: the others have the same answer whatever the guest did, or depend on the

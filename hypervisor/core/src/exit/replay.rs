@@ -303,16 +303,18 @@ pub struct Setting {
     pub rdtscp: bool,
     /// Whether it has INVPCID.
     pub invpcid: bool,
+    /// Whether it is told its steal time; recordings that do not say it are of guests that are not.
+    pub steal_time: bool,
     /// The host's CPUID: (leaf, sub-leaf), and EAX, EBX, ECX, EDX.
     pub host: Vec<((u32, u32), [u32; 4])>,
 }
 
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tsc_hz, memory_bytes, boot_time_unix_s, rdtscp, invpcid, .. } = self;
-        let (rdtscp, invpcid) = (u8::from(*rdtscp), u8::from(*invpcid));
+        let Self { tsc_hz, memory_bytes, boot_time_unix_s, rdtscp, invpcid, steal_time, .. } = self;
+        let [rdtscp, invpcid, steal_time] = [rdtscp, invpcid, steal_time].map(|&flag| u8::from(flag));
         write!(f, "setting tsc_hz={tsc_hz:x} memory={memory_bytes:x} unix_s={boot_time_unix_s:x} ")?;
-        write!(f, "rdtscp={rdtscp} invpcid={invpcid}")?;
+        write!(f, "rdtscp={rdtscp} invpcid={invpcid} steal_time={steal_time}")?;
         for ((leaf, subleaf), [eax, ebx, ecx, edx]) in &self.host {
             write!(f, "\nhost {leaf:x}.{subleaf:x}={eax:x},{ebx:x},{ecx:x},{edx:x}")?;
         }
@@ -334,6 +336,7 @@ impl Setting {
                     "unix_s" => self.boot_time_unix_s = value,
                     "rdtscp" => self.rdtscp = value != 0,
                     "invpcid" => self.invpcid = value != 0,
+                    "steal_time" => self.steal_time = value != 0,
                     _ => return None,
                 }
             }

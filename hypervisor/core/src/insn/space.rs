@@ -142,7 +142,13 @@ impl Span {
 
     /// Writes it.
     pub(crate) fn write(&self, bus: &mut dyn Bus, value: u64) -> Result<(), Fault> {
-        let unbacked = |gpa: GuestPhysAddr| move |_: MemoryError| Fault::Unbacked(gpa);
+        // A device can want another page than the one written to: its driver's rings.
+        let unbacked = |gpa: GuestPhysAddr| {
+            move |error: MemoryError| match error {
+                MemoryError::OutOfFrames { gpa } => Fault::Unbacked(gpa),
+                MemoryError::OutsideRam { .. } => Fault::Unbacked(gpa),
+            }
+        };
         if self.second.is_none() {
             return bus.write(self.first, self.width, value & self.width.mask()).map_err(unbacked(self.first));
         }

@@ -106,6 +106,8 @@ pub struct LoadRequest<'a> {
     pub memory_len_bytes: u64,
     /// The VM's vCPUs, 1 to [`MAX_VCPUS`]; vCPU n has APIC ID n.
     pub vcpus: u32,
+    /// Whether the VM has a memory balloon, which the ACPI tables then describe.
+    pub balloon: bool,
 }
 
 /// Loads an image and all that goes with it (modules, command line, memory map, ACPI tables) into `memory`, which
@@ -116,7 +118,7 @@ pub struct LoadRequest<'a> {
 pub fn load(request: &LoadRequest<'_>, memory: &mut dyn GuestMemory) -> Result<EntryState, LoadError> {
     check(request)?;
     let mut space = GuestSpace::new(RamLayout::new(request.memory_len_bytes), memory);
-    let rsdp = acpi::place(&mut space, request.vcpus)?;
+    let rsdp = acpi::place(&mut space, request.vcpus, request.balloon)?;
     match request.format {
         Format::Auto if linux::is_bzimage(request.image) => linux::load(request, rsdp, &mut space),
         Format::Auto if pvh::has_note(request.image) => pvh::load(request, rsdp, &mut space),

@@ -40,6 +40,19 @@ pub trait GuestMemory {
     /// [`MemoryError::OutsideRam`], or [`MemoryError::OutOfFrames`] when the host's memory is used up.
     fn write(&mut self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), MemoryError>;
 
+    /// The guest gives the 4 KiB page that holds `gpa` away, with what is in it: from now on it may read as zero, and
+    /// from [`GuestMemory::flush_discards`] on it does. It is RAM as before: the next touch backs it again. What is no
+    /// RAM is ignored.
+    ///
+    /// By default nothing happens: for memory that cannot give frames back, the page keeps what is in it.
+    fn discard(&mut self, gpa: GuestPhysAddr) {
+        let _ = gpa;
+    }
+
+    /// Ends a row of [`GuestMemory::discard`]s, before the guest is told that they are done: where dropping a
+    /// translation takes other CPUs, it can be done here for all of them at once.
+    fn flush_discards(&mut self) {}
+
     /// Reads a little-endian `u64`.
     ///
     /// # Errors

@@ -13,10 +13,15 @@ use core::fmt;
 pub enum State {
     /// Created, never started.
     Defined,
+    /// It is being built: its memory is scrubbed and its image loaded. No vCPU of it runs yet.
+    Starting,
     /// Its vCPUs run or wait for an interrupt.
     Running,
-    /// Its vCPUs and its time stand still.
+    /// Its vCPUs and its time stand still, because the operator wants it.
     Paused,
+    /// Its vCPUs and its time stand still, because it touched a page that the host has no memory for. It goes on by
+    /// itself when there is memory.
+    PausedMemory,
     /// Still running; its power button was pressed and it is expected to power off.
     Stopping,
     /// It ended, or was ended: powered off, or left through the exit port.
@@ -29,16 +34,27 @@ pub enum State {
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 7] =
-        [Self::Defined, Self::Running, Self::Paused, Self::Stopping, Self::Stopped, Self::Crashed, Self::Destroyed];
+    pub const ALL: [Self; 9] = [
+        Self::Defined,
+        Self::Starting,
+        Self::Running,
+        Self::Paused,
+        Self::PausedMemory,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Crashed,
+        Self::Destroyed,
+    ];
 
     /// The state's name, as the console shows it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Defined => "defined",
+            Self::Starting => "starting",
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::PausedMemory => "paused (memory)",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Crashed => "crashed",
@@ -55,7 +71,17 @@ impl State {
     /// Whether the VM was started and has not ended: it holds guest memory that means something.
     #[must_use]
     pub const fn is_alive(self) -> bool {
-        matches!(self, Self::Running | Self::Stopping | Self::Paused)
+        matches!(self, Self::Starting | Self::Running | Self::Stopping | Self::Paused | Self::PausedMemory)
+    }
+
+    /// Why the VM is paused, if it is.
+    #[must_use]
+    pub const fn pause_reason(self) -> Option<PauseReason> {
+        match self {
+            Self::Paused => Some(PauseReason::Operator),
+            Self::PausedMemory => Some(PauseReason::Memory),
+            _ => None,
+        }
     }
 }
 
@@ -63,6 +89,15 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// Why a VM is paused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PauseReason {
+    /// The operator wants it.
+    Operator,
+    /// The host has no memory for the page that it touched.
+    Memory,
 }
 
 /// What the operator can ask of a VM.
@@ -104,9 +139,13 @@ impl Verb {
     }
 }
 
-/// What a VM does of its own accord.
+/// What happens to a VM without the operator: what its guest does, and what the host finds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Event {
+    /// It is built; its vCPUs may run.
+    Started,
+    /// It could not be built, by what the log says; what it held for that is given back.
+    StartFailed,
     /// It powered itself off.
     PowerOff,
     /// It left through the exit port.
@@ -115,14 +154,31 @@ pub enum Event {
     Crash,
     /// It asked for a reset.
     Reset,
+    /// It touched a page that the host has no memory for.
+    OutOfMemory,
+    /// There is memory for that page.
+    MemoryBack,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 4] = [Self::PowerOff, Self::Exit, Self::Crash, Self::Reset];
+    pub const ALL: [Self; 8] = [
+        Self::Started,
+        Self::StartFailed,
+        Self::PowerOff,
+        Self::Exit,
+        Self::Crash,
+        Self::Reset,
+        Self::OutOfMemory,
+        Self::MemoryBack,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
+            Self::Started => "the end of a start",
+            Self::StartFailed => "a failed start",
+            Self::OutOfMemory => "want of memory",
+            Self::MemoryBack => "memory to go on",
             Self::PowerOff => "the guest's power-off",
             Self::Exit => "the guest's exit",
             Self::Crash => "a crash",
@@ -163,21 +219,30 @@ pub fn transition(state: State, cause: impl Into<Cause>) -> Result<State, Refusa
 
 /// The table: one row for each cause, with the states it is allowed in and where it leads.
 const fn next(state: State, cause: Cause) -> Option<State> {
-    use State::{Crashed, Defined, Destroyed, Paused, Running, Stopped, Stopping};
+    use State::{Crashed, Defined, Destroyed, Paused, PausedMemory, Running, Starting, Stopped, Stopping};
     match (cause, state) {
-        (Cause::Verb(Verb::Start), Defined | Stopped | Crashed) => Some(Running),
-        // A paused guest cannot answer its power button.
+        (Cause::Verb(Verb::Start), Defined | Stopped | Crashed) => Some(Starting),
+        // A guest that is built, or paused, cannot answer its power button.
         (Cause::Verb(Verb::Stop), Running) => Some(Stopping),
-        (Cause::Verb(Verb::ForceStop), Running | Paused | Stopping) => Some(Stopped),
-        (Cause::Verb(Verb::Pause), Running) => Some(Paused),
+        // Of a VM that is being built, this gives up the building.
+        (Cause::Verb(Verb::ForceStop), Starting | Running | Paused | PausedMemory | Stopping) => Some(Stopped),
+        // A VM that waits for memory goes on by itself; one that is paused besides does not.
+        (Cause::Verb(Verb::Pause), Running | PausedMemory) => Some(Paused),
+        // Not of `PausedMemory`: without memory it could not go on. If the page that it waits for is still missing after
+        // `Paused`, it touches it again and waits again.
         (Cause::Verb(Verb::Resume), Paused) => Some(Running),
-        (Cause::Verb(Verb::Reset), Running | Paused | Stopping) => Some(Running),
+        (Cause::Verb(Verb::Reset), Running | Paused | PausedMemory | Stopping) => Some(Starting),
         (Cause::Verb(Verb::Destroy), Defined | Stopped | Crashed) => Some(Destroyed),
+        (Cause::Event(Event::Started), Starting) => Some(Running),
+        (Cause::Event(Event::StartFailed), Starting) => Some(Stopped),
         (Cause::Event(Event::PowerOff | Event::Exit), Running | Stopping) => Some(Stopped),
         // The host may find a paused VM broken, so a crash needs no running vCPU.
-        (Cause::Event(Event::Crash), Running | Paused | Stopping) => Some(Crashed),
+        (Cause::Event(Event::Crash), Running | Paused | PausedMemory | Stopping) => Some(Crashed),
         // After its reset a guest knows nothing of a power button pressed before.
-        (Cause::Event(Event::Reset), Running | Stopping) => Some(Running),
+        (Cause::Event(Event::Reset), Running | Stopping) => Some(Starting),
+        // A guest that was asked to end goes on ending afterwards: its kernel remembers the button, the state does not.
+        (Cause::Event(Event::OutOfMemory), Running | Stopping) => Some(PausedMemory),
+        (Cause::Event(Event::MemoryBack), PausedMemory) => Some(Running),
         _ => None,
     }
 }
@@ -225,15 +290,22 @@ fn allowed_states(cause: Cause) -> String {
 
 /// What the operator probably wants instead: a command, and what it is good for.
 const fn way_out(state: State, refused: Verb) -> Option<(&'static str, &'static str)> {
-    use State::{Crashed, Defined, Destroyed, Paused, Running, Stopped, Stopping};
+    use State::{Crashed, Defined, Destroyed, Paused, PausedMemory, Running, Starting, Stopped, Stopping};
     Some(match (refused, state) {
         (_, Destroyed) => return None,
+        (Verb::Destroy, Starting | Running | Paused | PausedMemory | Stopping) => ("stop --force", "first"),
+        (Verb::Start | Verb::Stop | Verb::Pause | Verb::Resume | Verb::Reset, Starting) => {
+            ("stop --force", "to give the start up, or wait for it")
+        }
         (Verb::Start, Running) => ("reset", "to restart it"),
         (Verb::Resume, Running) => ("info", "to see what it does"),
         (Verb::Start | Verb::Pause, Paused) => ("resume", "to let it go on"),
+        (Verb::Start | Verb::Resume, PausedMemory) => {
+            ("stop --force", "to end it, or free memory ('alloc' shows who holds it) and it goes on by itself")
+        }
         (Verb::Stop, Paused) => ("stop --force", "to end it as it is, or resume it first"),
+        (Verb::Stop, PausedMemory) => ("stop --force", "to end it as it is"),
         (Verb::Start | Verb::Stop | Verb::Pause | Verb::Resume, Stopping) => ("stop --force", "to end it now"),
-        (Verb::Destroy, Running | Paused | Stopping) => ("stop --force", "first"),
         (Verb::Resume | Verb::Reset, Defined | Stopped | Crashed) => ("start", "to start it"),
         (Verb::Stop | Verb::ForceStop | Verb::Pause, Defined | Stopped | Crashed) => {
             ("info", "to see how it came to this")
@@ -245,30 +317,38 @@ const fn way_out(state: State, refused: Verb) -> Option<(&'static str, &'static 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
     use std::collections::BTreeSet;
 
     /// The whole table once more, as a picture: one row for each cause, one column for each state in the order of
-    /// [`State::ALL`], each the initial of the state that follows (`X` destroyed, `T` stopping), or `-` for a refusal.
-    const PICTURE: [(Cause, &str); 11] = [
-        //                                  DRPTSCX
-        (Cause::Verb(Verb::Start), "R---RR-"),
-        (Cause::Verb(Verb::Stop), "-T-----"),
-        (Cause::Verb(Verb::ForceStop), "-SSS---"),
-        (Cause::Verb(Verb::Pause), "-P-----"),
-        (Cause::Verb(Verb::Resume), "--R----"),
-        (Cause::Verb(Verb::Reset), "-RRR---"),
-        (Cause::Verb(Verb::Destroy), "X---XX-"),
-        (Cause::Event(Event::PowerOff), "-S-S---"),
-        (Cause::Event(Event::Exit), "-S-S---"),
-        (Cause::Event(Event::Crash), "-CCC---"),
-        (Cause::Event(Event::Reset), "-R-R---"),
+    /// [`State::ALL`], each the initial of the state that follows (`X` destroyed, `T` stopping, `B` starting, being built,
+    /// `M` paused for want of memory), or `-` for a refusal.
+    const PICTURE: [(Cause, &str); 15] = [
+        //                                      DBRPMTSCX
+        (Cause::Verb(Verb::Start), "B-----BB-"),
+        (Cause::Verb(Verb::Stop), "--T------"),
+        (Cause::Verb(Verb::ForceStop), "-SSSSS---"),
+        (Cause::Verb(Verb::Pause), "--P-P----"),
+        (Cause::Verb(Verb::Resume), "---R-----"),
+        (Cause::Verb(Verb::Reset), "--BBBB---"),
+        (Cause::Verb(Verb::Destroy), "X-----XX-"),
+        (Cause::Event(Event::Started), "-R-------"),
+        (Cause::Event(Event::StartFailed), "-S-------"),
+        (Cause::Event(Event::PowerOff), "--S--S---"),
+        (Cause::Event(Event::Exit), "--S--S---"),
+        (Cause::Event(Event::Crash), "--CCCC---"),
+        (Cause::Event(Event::Reset), "--B--B---"),
+        (Cause::Event(Event::OutOfMemory), "--M--M---"),
+        (Cause::Event(Event::MemoryBack), "----R----"),
     ];
 
     fn initial(state: State) -> char {
         match state {
             State::Defined => 'D',
+            State::Starting => 'B',
             State::Running => 'R',
             State::Paused => 'P',
+            State::PausedMemory => 'M',
             State::Stopping => 'T',
             State::Stopped => 'S',
             State::Crashed => 'C',
@@ -353,6 +433,55 @@ mod tests {
                     continue;
                 };
                 assert!(transition(state, advised).is_ok(), "{state}: {verb:?} leads to {command}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_vm_that_waits_for_memory_is_paused_until_there_is_some() {
+        let waiting = transition(State::Running, Event::OutOfMemory).unwrap();
+        assert_eq!(
+            (waiting.pause_reason(), State::Paused.pause_reason()),
+            (Some(PauseReason::Memory), Some(PauseReason::Operator))
+        );
+        assert_eq!(
+            transition(waiting, Verb::Resume).unwrap_err().line("web"),
+            "vm web is paused (memory): 'resume' needs a paused VM; use 'vm stop --force web' to end it, or free memory \
+             ('alloc' shows who holds it) and it goes on by itself"
+        );
+        assert_eq!(transition(waiting, Event::MemoryBack), Ok(State::Running));
+        // The operator's pause outlasts the want of memory.
+        let paused = transition(waiting, Verb::Pause).unwrap();
+        assert!(transition(paused, Event::MemoryBack).is_err());
+        assert_eq!(transition(paused, Verb::Resume), Ok(State::Running));
+    }
+
+    proptest! {
+        #[test]
+        fn a_random_life_keeps_its_rules(picks in proptest::collection::vec(0..Verb::ALL.len() + Event::ALL.len(), 0..60)) {
+            let causes: Vec<Cause> = causes().collect();
+            let mut state = State::Defined;
+            let mut built = false;
+            for pick in picks {
+                let before = state;
+                match transition(state, causes[pick]) {
+                    Ok(next) => state = next,
+                    Err(refusal) => {
+                        prop_assert_eq!((refusal.state, refusal.cause), (before, causes[pick]));
+                        prop_assert!(!refusal.line("web").contains(char::is_control));
+                    }
+                }
+                // Guest code runs only in a machine that was built since the last start, and never again after the end.
+                match (before, state) {
+                    (_, State::Starting) => built = false,
+                    (State::Starting, State::Running) => built = true,
+                    _ => {}
+                }
+                prop_assert!(!state.is_runnable() || built);
+                prop_assert!(before != State::Destroyed || state == State::Destroyed);
+                prop_assert!(before == state || state != State::Defined);
+                prop_assert!(!(before.is_alive() && state == State::Destroyed), "what lives is not destroyed");
+                prop_assert_eq!(state.pause_reason().is_some(), state.is_alive() && !state.is_runnable() && state != State::Starting);
             }
         }
     }

@@ -112,6 +112,26 @@ impl Capabilities {
         capabilities
     }
 
+    /// In what this CPU's VMX differs from `other`'s so that a VMCS made for one would not do on the other.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let pairs = [
+            ("IA32_VMX_BASIC", self.basic, other.basic),
+            ("the pin-based VM-execution controls", self.pin_based.0, other.pin_based.0),
+            ("the primary VM-execution controls", self.primary_proc_based.0, other.primary_proc_based.0),
+            ("the secondary VM-execution controls", self.secondary_proc_based.0, other.secondary_proc_based.0),
+            ("the VM-exit controls", self.exit.0, other.exit.0),
+            ("the VM-entry controls", self.entry.0, other.entry.0),
+            ("IA32_VMX_MISC", self.misc, other.misc),
+            ("IA32_VMX_CR0_FIXED0", self.cr0_fixed0, other.cr0_fixed0),
+            ("IA32_VMX_CR0_FIXED1", self.cr0_fixed1, other.cr0_fixed1),
+            ("IA32_VMX_CR4_FIXED0", self.cr4_fixed0, other.cr4_fixed0),
+            ("IA32_VMX_CR4_FIXED1", self.cr4_fixed1, other.cr4_fixed1),
+            ("IA32_VMX_EPT_VPID_CAP", self.ept_vpid, other.ept_vpid),
+        ];
+        pairs.into_iter().find(|(_, mine, others)| mine != others).map(|(name, ..)| name)
+    }
+
     /// The VMCS revision identifier, which goes into the first 4 bytes of a VMXON region and a VMCS.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "bits 30:0 are what is wanted")]
@@ -296,6 +316,18 @@ mod tests {
             assert!(read.contains(&msr), "{msr:#x}");
         }
         assert!(!read.contains(&0x481), "the true MSR takes the place of the old one");
+    }
+
+    #[test]
+    fn a_cpu_that_differs_is_found_by_what_differs() {
+        let mut other = BOCHS_SKYLAKE_X;
+        assert_eq!(BOCHS_SKYLAKE_X.difference(&other), None);
+        other.vmfunc ^= 1;
+        assert_eq!(BOCHS_SKYLAKE_X.difference(&other), None, "VM functions are not used");
+        other.ept_vpid ^= 1 << 20;
+        assert_eq!(BOCHS_SKYLAKE_X.difference(&other), Some("IA32_VMX_EPT_VPID_CAP"));
+        other.basic ^= 1;
+        assert_eq!(BOCHS_SKYLAKE_X.difference(&other), Some("IA32_VMX_BASIC"));
     }
 
     #[test]

@@ -7,6 +7,20 @@
 //! - 0x4000_0000: EAX = highest hypervisor leaf, EBX:ECX:EDX = `LaminaLamina`.
 //! - 0x4000_0001: EAX = version of this interface (1), EBX = features (bit 0: leaf 0x4000_0010 is there).
 //! - 0x4000_0010: EAX = TSC frequency in kHz, EBX = clock of the local APIC's timer in kHz. The same number.
+//!
+//! Beside them are KVM's (Linux, Documentation/virt/kvm/x86/cpuid.rst), where VMs are told their steal time: guests that
+//! know KVM look for its signature at every 0x100th leaf from 0x4000_0000 on.
+//! - 0x4000_0100: EAX = 0x4000_0101, EBX:ECX:EDX = `KVMKVMKVM`.
+//! - 0x4000_0101: EAX = features, EDX = hints (none).
+//!
+//! Of the features only two are there: bit 5, KVM_FEATURE_STEAL_TIME, and bit 1, KVM_FEATURE_NOP_IO_DELAY: a device here
+//! needs no pause between two accesses, so Linux saves the exits of its writes to port 0x80. All others ask for something of
+//! the hypervisor that it does not do: the clock (the TSC is told exactly, stands still with the VM, and needs no help),
+//! page faults on the host's behalf, hypercalls, its own EOI (the CPU does that by itself).
+//!
+//! What follows from the signature in Linux, feature bits aside: it takes x2APIC mode although there is no interrupt remapping
+//! (right: no APIC ID is above 254), believes the timer's interrupt without a check, and leaves the hard-lockup detector off. TSC
+//! and APIC frequencies it takes from leaf 0x15, as without it.
 
 mod features;
 mod leaves;
@@ -27,6 +41,16 @@ pub const HYPERVISOR_BASE: u32 = 0x4000_0000;
 pub const HYPERVISOR_FREQUENCIES: u32 = 0x4000_0010;
 /// What EBX:ECX:EDX of [`HYPERVISOR_BASE`] spell.
 pub const SIGNATURE: &[u8; 12] = b"LaminaLamina";
+/// First of KVM's leaves.
+pub const KVM_BASE: u32 = 0x4000_0100;
+/// The leaf that tells KVM's features.
+pub const KVM_FEATURES: u32 = 0x4000_0101;
+/// What EBX:ECX:EDX of [`KVM_BASE`] spell.
+const KVM_SIGNATURE: &[u8; 12] = b"KVMKVMKVM\0\0\0";
+/// Writes to port 0x80 for a pause between two accesses to a device are not needed.
+const KVM_FEATURE_NOP_IO_DELAY: u32 = 1 << 1;
+/// MSR_KVM_STEAL_TIME is there.
+const KVM_FEATURE_STEAL_TIME: u32 = 1 << 5;
 
 /// First extended leaf.
 const EXTENDED_BASE: u32 = 0x8000_0000;
@@ -56,6 +80,8 @@ pub struct CpuidConfig {
     pub rdtscp: bool,
     /// Whether "enable INVPCID" is set for the guest.
     pub invpcid: bool,
+    /// Whether the guest is told its steal time, by KVM's interface.
+    pub steal_time: bool,
 }
 
 /// What a lookup needs to know of the vCPU's present state.
@@ -100,6 +126,7 @@ pub struct CpuidPolicy {
     cr4_allowed: u64,
     physical_bits: u8,
     rdtscp: bool,
+    steal_time: bool,
 }
 
 /// How the host answers CPUID: `(leaf, subleaf)` to registers.
@@ -136,6 +163,7 @@ impl CpuidPolicy {
             cr4_allowed: 0,
             physical_bits: 0,
             rdtscp: false,
+            steal_time: config.steal_time,
         };
         policy.rdtscp = policy.fixed(EXTENDED_BASE + 1)[3] & f::RDTSCP != 0;
         policy.physical_bits = policy.fixed(EXTENDED_MAX)[0].to_le_bytes()[0].clamp(32, 52);
@@ -183,6 +211,12 @@ impl CpuidPolicy {
     #[must_use]
     pub const fn has_rdtscp(&self) -> bool {
         self.rdtscp
+    }
+
+    /// Whether the guest is told its steal time, and has MSR_KVM_STEAL_TIME with it.
+    #[must_use]
+    pub const fn has_steal_time(&self) -> bool {
+        self.steal_time
     }
 
     fn max_basic(&self) -> u32 {
@@ -245,11 +279,16 @@ impl CpuidPolicy {
     fn hypervisor_leaf(&self, leaf: u32) -> Registers {
         match leaf {
             HYPERVISOR_BASE => {
-                let [ebx, ecx, edx] = signature();
+                let [ebx, ecx, edx] = spelt(SIGNATURE);
                 [HYPERVISOR_FREQUENCIES, ebx, ecx, edx]
             }
             0x4000_0001 => [1, 1, 0, 0],
             HYPERVISOR_FREQUENCIES => self.frequencies,
+            KVM_BASE if self.steal_time => {
+                let [ebx, ecx, edx] = spelt(KVM_SIGNATURE);
+                [KVM_FEATURES, ebx, ecx, edx]
+            }
+            KVM_FEATURES if self.steal_time => [KVM_FEATURE_NOP_IO_DELAY | KVM_FEATURE_STEAL_TIME, 0, 0, 0],
             _ => [0; 4],
         }
     }
@@ -269,9 +308,9 @@ impl CpuidPolicy {
     }
 }
 
-/// EBX, ECX, EDX of the signature leaf.
-fn signature() -> [u32; 3] {
-    let (words, _) = SIGNATURE.as_chunks::<4>();
+/// EBX, ECX, EDX of a leaf that holds a signature.
+fn spelt(signature: &[u8; 12]) -> [u32; 3] {
+    let (words, _) = signature.as_chunks::<4>();
     let word = |index: usize| words.get(index).copied().map_or(0, u32::from_le_bytes);
     [word(0), word(1), word(2)]
 }

@@ -1,16 +1,18 @@
 //! The MSR policy: which MSRs a guest reaches without an exit, which Lamina keeps, and which do not exist.
 //!
 //! [`PASS_THROUGH`] and [`build_bitmap`] are the first kind, [`MsrState`] (with [`CpuState`]) the second; the local
-//! APIC's MSRs are in `crate::device::lapic`. Every other MSR answers #GP, as on a CPU that does not have it: CPUID
+//! APIC's MSRs are in `crate::device::lapic`. [`StealTime`] is KVM's, for guests that can use it. Every other MSR answers #GP, as on a CPU that does not have it: CPUID
 //! hides what would promise it.
 
 mod bitmap;
 mod mtrr;
 pub mod spec;
+mod steal_time;
 #[cfg(test)]
 mod tests;
 
 pub use bitmap::{MSR_BITMAP_LEN, PASS_THROUGH, PassThrough, build_bitmap};
+pub use steal_time::StealTime;
 
 use super::{CpuState, VcpuState};
 use crate::vmx::GuestField;
@@ -33,6 +35,8 @@ pub struct MsrState {
     misc_enable: u64,
     microcode: u32,
     platform_info: u64,
+    /// What the guest is told of the time that its vCPU was kept from running.
+    pub steal_time: StealTime,
 }
 
 impl MsrState {
@@ -40,7 +44,14 @@ impl MsrState {
     #[must_use]
     pub(super) fn new(tsc_hz: u64, microcode: u32, physical_bits: u8) -> Self {
         let ratio = (tsc_hz / 100_000_000).min(0xff);
-        Self { mtrrs: Mtrrs::new(physical_bits), misc_enable: 0, microcode, platform_info: ratio << 8 }.with_reset()
+        Self {
+            mtrrs: Mtrrs::new(physical_bits),
+            misc_enable: 0,
+            microcode,
+            platform_info: ratio << 8,
+            steal_time: StealTime::default(),
+        }
+        .with_reset()
     }
 
     fn with_reset(mut self) -> Self {
@@ -51,6 +62,7 @@ impl MsrState {
     /// As firmware leaves them after power-up.
     pub(super) fn reset(&mut self) {
         self.mtrrs.reset();
+        self.steal_time.reset();
         self.misc_enable = MISC_ENABLE_FAST_STRINGS | MISC_ENABLE_NO_BTS_NO_PEBS;
     }
 }
@@ -75,6 +87,9 @@ pub fn read(cpu: &CpuState, state: &dyn VcpuState, msr: u32, now: u64) -> Result
         IA32_MCG_CAP | IA32_MCG_STATUS => 0,
         IA32_DEBUGCTL => state.read(GuestField::Ia32Debugctl),
         IA32_TSC_AUX if cpu.cpuid.has_rdtscp() => u64::from(cpu.tsc_aux()),
+        MSR_KVM_STEAL_TIME if cpu.cpuid.has_steal_time() => cpu.msrs.steal_time.msr(),
+        // KVM's clock, which is not offered: it is always off.
+        MSR_KVM_SYSTEM_TIME if cpu.cpuid.has_steal_time() => 0,
         _ => return cpu.msrs.mtrrs.read(msr).ok_or(MsrFault::Unknown),
     })
 }
@@ -111,6 +126,9 @@ pub fn write(cpu: &mut CpuState, state: &mut dyn VcpuState, msr: u32, value: u64
         IA32_TSC_AUX if cpu.cpuid.has_rdtscp() => {
             cpu.set_tsc_aux(u32::try_from(value).map_err(|_| MsrFault::Refused)?);
         }
+        MSR_KVM_STEAL_TIME if cpu.cpuid.has_steal_time() => cpu.msrs.steal_time.set_msr(value)?,
+        // Linux before 6.8 switches KVM's clock off when it ends or takes a CPU offline, whether it was offered or not.
+        MSR_KVM_SYSTEM_TIME if cpu.cpuid.has_steal_time() => permit(value == 0)?,
         IA32_PLATFORM_ID | IA32_FEATURE_CONTROL | MSR_PLATFORM_INFO | IA32_MTRRCAP | IA32_MCG_CAP => {
             return Err(MsrFault::Refused);
         }

@@ -9,6 +9,7 @@ use super::interrupts;
 use alloc::boxed::Box;
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::structures::idt::InterruptDescriptorTable;
 
@@ -41,6 +42,8 @@ pub struct TrapFrame {
     pub ss: u64,
 }
 
+/// The table of all CPUs.
+static IDT: Once<&'static InterruptDescriptorTable> = Once::new();
 static EXCEPTION_HOOK: AtomicUsize = AtomicUsize::new(0);
 
 /// Sets what is called for an exception of the hypervisor: it tells and does not return. The second argument is CR2.
@@ -101,8 +104,12 @@ macro_rules! stub {
     }};
 }
 
-/// Builds and loads the IDT.
+/// Loads the IDT, which all CPUs share: the first one builds it.
 pub(super) fn load_idt() {
+    IDT.call_once(build_idt).load();
+}
+
+fn build_idt() -> &'static InterruptDescriptorTable {
     let idt = Box::leak(Box::new(InterruptDescriptorTable::new()));
     macro_rules! set {
         ($entry:expr, $vector:literal, $kind:ident) => {
@@ -113,7 +120,7 @@ pub(super) fn load_idt() {
     set!(idt.divide_error, 0, without_error_code);
     set!(idt.debug, 1, without_error_code);
     let nmi = set!(idt.non_maskable_interrupt, 2, without_error_code);
-    // SAFETY: this IST entry is a mapped stack that only this vector uses.
+    // SAFETY: this IST entry is, in every CPU's TSS, a mapped stack that only this vector uses.
     unsafe { nmi.set_stack_index(NMI_IST) };
     set!(idt.breakpoint, 3, without_error_code);
     set!(idt.overflow, 4, without_error_code);
@@ -121,7 +128,7 @@ pub(super) fn load_idt() {
     set!(idt.invalid_opcode, 6, without_error_code);
     set!(idt.device_not_available, 7, without_error_code);
     let double_fault = set!(idt.double_fault, 8, with_error_code);
-    // SAFETY: this IST entry is a mapped stack that only this vector uses.
+    // SAFETY: as above.
     unsafe { double_fault.set_stack_index(DOUBLE_FAULT_IST) };
     set!(idt.invalid_tss, 10, with_error_code);
     set!(idt.segment_not_present, 11, with_error_code);
@@ -131,7 +138,7 @@ pub(super) fn load_idt() {
     set!(idt.x87_floating_point, 16, without_error_code);
     set!(idt.alignment_check, 17, with_error_code);
     let machine_check = set!(idt.machine_check, 18, without_error_code);
-    // SAFETY: this IST entry is a mapped stack that only this vector uses.
+    // SAFETY: as above.
     unsafe { machine_check.set_stack_index(MACHINE_CHECK_IST) };
     set!(idt.simd_floating_point, 19, without_error_code);
     set!(idt.virtualization, 20, without_error_code);
@@ -144,7 +151,7 @@ pub(super) fn load_idt() {
     set!(idt[super::TIMER_VECTOR], 0xe0, without_error_code);
     set!(idt[super::SERIAL_VECTOR], 0xe1, without_error_code);
     set!(idt[super::ERROR_VECTOR], 0xe2, without_error_code);
+    set!(idt[super::KICK_VECTOR], 0xe4, without_error_code);
     set!(idt[super::SPURIOUS_VECTOR], 0xff, without_error_code);
-    let idt: &'static InterruptDescriptorTable = idt;
-    idt.load();
+    idt
 }

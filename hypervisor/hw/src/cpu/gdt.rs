@@ -2,7 +2,6 @@
 
 use crate::mem::{self, MapError};
 use alloc::boxed::Box;
-use spin::Once;
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 use x86_64::instructions::tables::{load_tss, sgdt};
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
@@ -17,7 +16,9 @@ pub(super) const MACHINE_CHECK_IST: u16 = 2;
 /// Pages of each IST stack.
 const IST_STACK_PAGES: usize = 4;
 
-struct Tables {
+/// The tables of one CPU.
+#[derive(Debug)]
+pub(super) struct Tables {
     gdt: &'static GlobalDescriptorTable,
     tss: &'static TaskStateSegment,
     code: SegmentSelector,
@@ -25,9 +26,7 @@ struct Tables {
     tss_selector: SegmentSelector,
 }
 
-static TABLES: Once<Tables> = Once::new();
-
-/// Builds and loads the tables of the boot CPU.
+/// Builds and loads the tables of the CPU that calls. Its GS base stays what it was.
 pub(super) fn load() -> Result<(), MapError> {
     let mut tss = TaskStateSegment::new();
     for index in [NMI_IST, DOUBLE_FAULT_IST, MACHINE_CHECK_IST] {
@@ -41,6 +40,7 @@ pub(super) fn load() -> Result<(), MapError> {
     let tss_selector = gdt.append(Descriptor::tss_segment(tss));
     let gdt: &'static GlobalDescriptorTable = gdt;
     gdt.load();
+    let block = super::block::this_block();
     // SAFETY: `code` and `data` are flat 64-bit descriptors of the table just loaded, equal in effect to those the boot
     // loader had loaded; `tss_selector` is the available TSS of this CPU, which is never freed.
     unsafe {
@@ -52,22 +52,27 @@ pub(super) fn load() -> Result<(), MapError> {
         GS::set_reg(SegmentSelector(0));
         load_tss(tss_selector);
     }
-    TABLES.call_once(|| Tables { gdt, tss, code, data, tss_selector });
+    super::block::load_gs_base(block);
+    block.tables.call_once(|| Tables { gdt, tss, code, data, tss_selector });
     Ok(())
+}
+
+fn tables() -> Option<&'static Tables> {
+    super::block::this_block().tables.get()
 }
 
 /// (CS, SS/DS/ES, TR) for the host-state area of a VMCS.
 pub(crate) fn host_selectors() -> (u16, u16, u16) {
-    TABLES.get().map_or((0, 0, 0), |tables| (tables.code.0, tables.data.0, tables.tss_selector.0))
+    tables().map_or((0, 0, 0), |tables| (tables.code.0, tables.data.0, tables.tss_selector.0))
 }
 
 /// Linear address of the TSS, for the host-state area of a VMCS.
 pub(crate) fn tss_base() -> u64 {
-    TABLES.get().map_or(0, |tables| core::ptr::from_ref(tables.tss) as u64)
+    tables().map_or(0, |tables| core::ptr::from_ref(tables.tss) as u64)
 }
 
 /// Linear address of the GDT, for the host-state area of a VMCS.
 pub(crate) fn gdt_base() -> u64 {
-    debug_assert!(TABLES.get().is_some_and(|tables| tables.gdt.limit() > 0));
+    debug_assert!(tables().is_some_and(|tables| tables.gdt.limit() > 0));
     sgdt().base.as_u64()
 }

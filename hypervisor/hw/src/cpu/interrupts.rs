@@ -4,6 +4,7 @@
 //! acknowledged it; its vector then comes to [`acknowledge`]. While the CPU idles, [`wait_for_interrupt`] opens the
 //! window and the stub comes to the same function.
 
+use super::stop;
 use crate::{apic, port, serial};
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,6 +14,8 @@ pub(crate) const TIMER_VECTOR: u8 = 0xe0;
 pub(crate) const SERIAL_VECTOR: u8 = 0xe1;
 /// The local APIC's error interrupt.
 pub(crate) const ERROR_VECTOR: u8 = 0xe2;
+/// Another CPU wants this one to look up.
+pub(crate) const KICK_VECTOR: u8 = 0xe4;
 /// Stands for every other vector. Nothing is set up to raise one, but firmware may have left something on, and a masked 8259A
 /// still raises its spurious interrupt.
 pub(super) const UNEXPECTED_VECTOR: u8 = 0xe3;
@@ -25,8 +28,8 @@ static UNEXPECTED_COUNT: AtomicU64 = AtomicU64::new(0);
 /// Handles the host interrupt of this vector and ends it at the local APIC.
 pub fn acknowledge(vector: u8) {
     match vector {
-        // Its only purpose is to have ended the HLT.
-        TIMER_VECTOR => {}
+        // Their only purpose is to have ended the HLT, or the guest's turn.
+        TIMER_VECTOR | KICK_VECTOR => {}
         SERIAL_VECTOR => serial::pump(),
         SPURIOUS_VECTOR => return,
         _ => {
@@ -36,9 +39,11 @@ pub fn acknowledge(vector: u8) {
     apic::end_of_interrupt();
 }
 
-/// Counts an NMI of the host. There is no source of NMIs that we set up; the kernel reports the count.
+/// Counts an NMI of the host, and stops this CPU where it is another one's that panicked. No other source of NMIs is set up; the
+/// kernel reports the count. No lock is taken here.
 pub(super) fn nmi() {
     NMI_COUNT.fetch_add(1, Ordering::Relaxed);
+    stop::stop_if_asked();
 }
 
 /// After a VM exit that an NMI caused: runs the NMI handler as the CPU would have. NMIs stay blocked after such an exit

@@ -1,24 +1,33 @@
-//! One CPU's own state: descriptor tables, interrupt entry, model-specific registers, the FPU.
+//! A CPU's own state: its block, descriptor tables, interrupt entry, model-specific registers, the FPU.
 
+mod block;
 mod exceptions;
 mod fpu;
 mod gdt;
 mod interrupts;
 mod machine_check;
 pub(crate) mod msr;
+mod mtrr;
+mod stop;
 
+pub(crate) use block::{CpuBlock, adopt, adopt_boot_block, new_block, online, online_cpus, set_online, this_block};
+pub use block::{online_count, stopped_count, this};
 pub use exceptions::{TrapFrame, set_exception_hook};
 pub(crate) use fpu::FpuState;
 pub(crate) use gdt::{gdt_base, host_selectors, tss_base};
-pub(crate) use interrupts::{ERROR_VECTOR, SERIAL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, handle_nmi};
+pub(crate) use interrupts::{ERROR_VECTOR, KICK_VECTOR, SERIAL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, handle_nmi};
 pub use interrupts::{
     acknowledge, disable as disable_interrupts, nmi_count, take_pending_interrupts, unexpected_count,
     wait_for_interrupt,
 };
 
 pub(crate) use machine_check::handle_machine_check;
+pub(crate) use mtrr::{MemoryTypes, Taken};
+pub(crate) use stop::ask_to_stop;
+pub use stop::stop_here;
 
 use crate::mem::MapError;
+use lamina_core::sched::CpuId;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 
 /// Proof that this CPU runs on the hypervisor's own descriptor tables.
@@ -37,7 +46,9 @@ impl Cpu {
         gdt::load()?;
         exceptions::load_idt();
         set_control_registers();
-        interrupts::mask_pic();
+        if this() == CpuId(0) {
+            interrupts::mask_pic();
+        }
         Ok(Self { _private: core::marker::PhantomData })
     }
 

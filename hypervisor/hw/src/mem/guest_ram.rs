@@ -3,17 +3,27 @@
 //! Pages are backed on the first touch, with scrubbed frames. Where a page goes is decided in `lamina-core` ([`Ept`]); before
 //! an entry is written here, the table of owners must say that the table and every frame that it would show to the guest
 //! belong to this VM. So no error of the core can give a guest a frame that is not its own.
+//!
+//! Several CPUs run vCPUs in the same RAM. A CPU remembers translations while it is in a guest and afterwards, so a page that
+//! was taken away is given to nobody else before every CPU has forgotten it: the RAM has a *generation*, which is raised
+//! whenever an entry loses rights. A CPU that enters the guest invalidates what it remembers of an older one
+//! ([`GuestRam::enter`]); one that is in the guest meanwhile is kicked out and waited for (`shoot_down`).
 
 use super::frames::{alloc_zeroed, free, with_frames};
 use super::window::{copy_words, ptr_to};
 use super::{HostFrame, OutOfFrames, Owner};
-use crate::vmx::invalidate_ept;
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::vmx::invept;
+use crate::{apic, cpu};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use lamina_core::ept::{Access, Ept, EptFeatures, MapError, MemoryType, PageSize, TableMemory};
 use lamina_core::loader::RamLayout;
 use lamina_core::memory::{
     Frame, FrameAllocator, FrameKind, GuestMemory, GuestPhysAddr, HostPhysAddr, MemoryError, PAGE_SIZE,
 };
+use lamina_core::sched::CpuId;
+use spin::Mutex;
 use thiserror::Error;
 
 /// Guest-physical address of the local APIC's registers.
@@ -25,6 +35,9 @@ pub enum PopulateError {
     /// The address is not RAM of this guest.
     #[error("guest-physical {0} is not RAM of this VM")]
     OutsideRam(GuestPhysAddr),
+    /// The VM has as much memory as it may have.
+    #[error("the VM has all the {0} frames of memory that it may have")]
+    AtLimit(u64),
     /// The host's memory is used up.
     #[error("host memory is used up: {0}")]
     OutOfFrames(OutOfFrames),
@@ -36,17 +49,59 @@ pub(crate) struct RamId(u64);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
+/// Frames that may wait to be freed together, after one shoot-down.
+const DISCARDED_MAX: usize = 64;
+
 /// The RAM of one VM. Dropping it takes the EPT down and gives every frame back.
 #[derive(Debug)]
 pub struct GuestRam {
     id: RamId,
+    slot: u16,
     /// What the CPU takes for the local APIC's registers where it virtualises accesses to them. The guest never reaches its
     /// content.
     apic_access: HostFrame,
-    tables: Tables,
     layout: RamLayout,
-    ept: Option<Ept>,
     largest_page: PageSize,
+    eptp: u64,
+    mapping: Mutex<Mapping>,
+    /// Frames that back the RAM.
+    populated: AtomicU64,
+    /// The most frames that may.
+    limit: AtomicU64,
+    /// Raised when an entry has lost rights.
+    generation: AtomicU64,
+    /// What each CPU knows of this RAM.
+    views: Box<[View]>,
+    /// Frames are waiting in `Mapping::discarded`.
+    has_discarded: AtomicBool,
+}
+
+/// The tables, and frames that they no longer show.
+#[derive(Debug)]
+struct Mapping {
+    tables: Tables,
+    ept: Option<Ept>,
+    /// Taken from the guest, but perhaps still remembered by a CPU.
+    discarded: Vec<Frame>,
+}
+
+/// What one CPU knows of a RAM.
+#[derive(Debug)]
+struct View {
+    /// It is in the guest, or about to enter it.
+    in_guest: AtomicBool,
+    /// The generation that its translations are of, at least. 0 is none: a new RAM may have the EPT root of one that is gone.
+    seen: AtomicU64,
+}
+
+/// A CPU's stay in the guest.
+#[derive(Debug)]
+pub(crate) struct Presence<'a>(&'a View);
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        self.0.in_guest.store(false, Ordering::Release);
+    }
 }
 
 /// The VM's EPT paging structures in host memory.
@@ -120,7 +175,8 @@ impl TableMemory for Tables {
 }
 
 impl GuestRam {
-    /// RAM of this layout for the VM in `slot`, with nothing backed yet. `largest_page` is what a first touch backs at most.
+    /// RAM of this layout for the VM in `slot`, with nothing backed yet, on a machine whose `cpu_count` CPUs run guests.
+    /// `largest_page` is what a first touch backs at most.
     ///
     /// # Errors
     /// [`OutOfFrames`] when there is no frame for the EPT's root.
@@ -129,13 +185,27 @@ impl GuestRam {
         layout: RamLayout,
         features: EptFeatures,
         largest_page: PageSize,
+        cpu_count: usize,
     ) -> Result<Self, OutOfFrames> {
         let apic_access = HostFrame::new(Owner::vm(slot, FrameKind::Vcpu))?;
         let mut tables = Tables { slot, apic_access: Frame::containing(apic_access.address()) };
         let ept = Ept::new(&mut tables, features)?;
         let largest_page = ept.supported_size(largest_page);
-        let id = RamId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        Ok(Self { id, apic_access, tables, layout, ept: Some(ept), largest_page })
+        let view = || View { in_guest: AtomicBool::new(false), seen: AtomicU64::new(0) };
+        Ok(Self {
+            id: RamId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
+            slot,
+            apic_access,
+            layout,
+            largest_page,
+            eptp: ept.eptp(),
+            mapping: Mutex::new(Mapping { tables, ept: Some(ept), discarded: Vec::with_capacity(DISCARDED_MAX) }),
+            populated: AtomicU64::new(0),
+            limit: AtomicU64::new(u64::MAX),
+            generation: AtomicU64::new(1),
+            views: (0..cpu_count).map(|_| view()).collect(),
+            has_discarded: AtomicBool::new(false),
+        })
     }
 
     /// Tells this RAM from every other one.
@@ -156,23 +226,73 @@ impl GuestRam {
 
     /// The extended-page-table pointer of this RAM.
     #[must_use]
-    pub fn eptp(&self) -> u64 {
-        self.ept.as_ref().map_or(0, Ept::eptp)
+    pub const fn eptp(&self) -> u64 {
+        self.eptp
     }
 
-    /// Backs the page at `gpa` with scrubbed memory: a large page where the whole of it is RAM, none of it is backed yet
-    /// and the host has such a run of frames. Does nothing where it is backed already.
+    /// Frames that back it.
+    #[must_use]
+    pub fn populated(&self) -> u64 {
+        self.populated.load(Ordering::Relaxed)
+    }
+
+    /// How many frames may back it.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many frames may back it. What backs it already stays.
+    pub fn set_limit(&self, frame_count: u64) {
+        self.limit.store(frame_count, Ordering::Relaxed);
+    }
+
+    /// This CPU enters the guest: from here on it remembers no translation that is gone.
+    ///
+    /// # Panics
+    /// If the CPU is none of those that the RAM was made for.
+    pub(crate) fn enter(&self, cpu: CpuId) -> Presence<'_> {
+        let Some(view) = self.views.get(usize::from(cpu.0)) else { panic!("CPU {} runs no guests", cpu.0) };
+        // Who takes a page away raises the generation first and looks for CPUs in the guest then; here it is the other way
+        // round. So either this CPU sees the new generation, or it is seen and kicked.
+        view.in_guest.store(true, Ordering::SeqCst);
+        let generation = self.generation.load(Ordering::SeqCst);
+        if view.seen.load(Ordering::Relaxed) != generation {
+            invept(self.eptp);
+            view.seen.store(generation, Ordering::SeqCst);
+        }
+        Presence(view)
+    }
+
+    /// Has every CPU forget what it remembers of entries that were changed before this call.
+    fn shoot_down(&self) {
+        let target = self.generation.fetch_add(1, Ordering::SeqCst) + 1;
+        let here = usize::from(cpu::this().0);
+        let stale = |view: &View| view.in_guest.load(Ordering::SeqCst) && view.seen.load(Ordering::SeqCst) < target;
+        let others = || (0_u16..).zip(&self.views).filter(|(number, _)| usize::from(*number) != here);
+        for (number, _) in others().filter(|(_, view)| stale(view)) {
+            apic::kick(CpuId(number));
+        }
+        // A CPU that was kicked leaves the guest at once and takes no lock before it is no longer seen here.
+        for (_, view) in others() {
+            while stale(view) {
+                core::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Backs the page at `gpa` with scrubbed memory: a large page where the whole of it is RAM, none of it is backed yet,
+    /// the limit allows it and the host has such a run of frames. Does nothing where it is backed already.
     ///
     /// # Errors
     /// [`PopulateError`]; nothing was changed.
-    pub fn populate(&mut self, gpa: GuestPhysAddr) -> Result<(), PopulateError> {
-        let Some(ept) = self.ept.as_mut().filter(|_| self.layout.is_ram(gpa)) else {
+    pub fn populate(&self, gpa: GuestPhysAddr) -> Result<(), PopulateError> {
+        if !self.layout.is_ram(gpa) {
             return Err(PopulateError::OutsideRam(gpa));
-        };
-        if ept.translate(&self.tables, gpa).is_some() {
+        }
+        if self.mapping.lock().translate(gpa).is_some() {
             return Ok(());
         }
-        let owner = Owner::vm(self.tables.slot, FrameKind::Ram);
         let sizes = [PageSize::Size1G, PageSize::Size2M, PageSize::Size4K];
         for size in sizes.into_iter().filter(|size| size.bytes() <= self.largest_page.bytes()) {
             let base = GuestPhysAddr(gpa.0 & !(size.bytes() - 1));
@@ -180,51 +300,112 @@ impl GuestRam {
             if !smallest && !self.layout.contains(base, size.bytes()) {
                 continue;
             }
-            let frame_count = size.frames() as usize;
-            let frame = match alloc_zeroed(frame_count, owner) {
-                Ok(frame) => frame,
-                Err(error) if smallest => return Err(PopulateError::OutOfFrames(error)),
-                Err(_) => continue,
-            };
-            let rights = (Access::ReadWriteExecute, MemoryType::WriteBack);
-            let mapped = ept.map(&mut self.tables, base, frame, size, rights);
-            match mapped {
-                Ok(_) => return Ok(()),
-                Err(error) => {
-                    free(frame, frame_count, owner);
-                    if let (true, MapError::OutOfFrames(error)) = (smallest, error) {
-                        return Err(PopulateError::OutOfFrames(error));
-                    }
-                }
+            match self.back(base, size) {
+                Ok(true) => return Ok(()),
+                // Another vCPU was quicker.
+                Ok(false) if smallest => return Ok(()),
+                Err(error) if smallest => return Err(error),
+                Ok(false) | Err(_) => {}
             }
         }
         Err(PopulateError::OutsideRam(gpa))
+    }
+
+    /// Backs one page of this size; whether it could be mapped, or something is mapped there.
+    fn back(&self, base: GuestPhysAddr, size: PageSize) -> Result<bool, PopulateError> {
+        let frame_count = size.frames();
+        let limit = self.limit.load(Ordering::Relaxed);
+        let counted = |populated: u64| populated.checked_add(frame_count).filter(|&populated| populated <= limit);
+        if self.populated.fetch_update(Ordering::Relaxed, Ordering::Relaxed, counted).is_err() {
+            return Err(PopulateError::AtLimit(limit));
+        }
+        let give_back = |error| {
+            self.populated.fetch_sub(frame_count, Ordering::Relaxed);
+            error
+        };
+        let owner = Owner::vm(self.slot, FrameKind::Ram);
+        // Scrubbed before the lock is taken: that is what takes time.
+        let frame = alloc_zeroed(frame_count as usize, owner).map_err(PopulateError::OutOfFrames).map_err(give_back)?;
+        let rights = (Access::ReadWriteExecute, MemoryType::WriteBack);
+        let mapped = match &mut *self.mapping.lock() {
+            Mapping { tables, ept: Some(ept), .. } => ept.map(tables, base, frame, size, rights),
+            Mapping { .. } => Err(MapError::AlreadyMapped { gpa: base }),
+        };
+        let Err(error) = mapped else { return Ok(true) };
+        free(frame, frame_count as usize, owner);
+        self.populated.fetch_sub(frame_count, Ordering::Relaxed);
+        match error {
+            MapError::OutOfFrames(error) => Err(PopulateError::OutOfFrames(error)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Takes the page at `gpa` from the guest, with its content; a touch backs it anew. Its frame is free once
+    /// [`GuestRam::free_discarded`] was called, or earlier, with others.
+    fn discard_page(&self, gpa: GuestPhysAddr) {
+        if !self.layout.is_ram(gpa) {
+            return;
+        }
+        let mut mapping = self.mapping.lock();
+        let Mapping { tables, ept: Some(ept), discarded } = &mut *mapping else { return };
+        // Without memory for the tables of a large page that is split, the page stays: the guest has more than it needs.
+        let Ok(Some(unmapped)) = ept.unmap(tables, gpa.page_base(), PageSize::Size4K) else { return };
+        self.populated.fetch_sub(1, Ordering::Relaxed);
+        discarded.push(unmapped.frame);
+        self.has_discarded.store(true, Ordering::Relaxed);
+        if discarded.len() >= DISCARDED_MAX {
+            self.free_all(&mut mapping);
+        }
+    }
+
+    /// Frees what was taken from the guest, once no CPU remembers it.
+    fn free_discarded(&self) {
+        if self.has_discarded.load(Ordering::Relaxed) {
+            self.free_all(&mut self.mapping.lock());
+        }
+    }
+
+    fn free_all(&self, mapping: &mut Mapping) {
+        self.shoot_down();
+        let owner = Owner::vm(self.slot, FrameKind::Ram);
+        for frame in mapping.discarded.drain(..) {
+            free(frame, 1, owner);
+        }
+        self.has_discarded.store(false, Ordering::Relaxed);
+    }
+
+    /// How many frames the guest has touched since this was last asked, by the accessed flags of its EPT. `None` where the
+    /// CPU keeps none.
+    pub fn take_accessed_frames(&self) -> Option<u64> {
+        let frames = match &mut *self.mapping.lock() {
+            Mapping { tables, ept: Some(ept), .. } if ept.features().accessed_dirty => ept.take_accessed(tables),
+            Mapping { .. } => return None,
+        };
+        // A CPU that remembers a page as accessed does not set the flag again. It forgets when it next enters the guest: soon
+        // enough, so nobody is kicked.
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        Some(frames)
     }
 
     /// Shows the APIC-access page at the local APIC's address, or takes it away: with it, the CPU virtualises accesses there.
     ///
     /// # Errors
     /// [`OutOfFrames`] when there is no frame for a table.
-    pub(crate) fn show_apic_access_page(&mut self, show: bool) -> Result<(), OutOfFrames> {
-        let Some(ept) = self.ept.as_mut() else { return Ok(()) };
-        let shown = ept.translate(&self.tables, LOCAL_APIC_BASE).is_some();
+    pub(crate) fn show_apic_access_page(&self, show: bool) -> Result<(), OutOfFrames> {
+        let mut mapping = self.mapping.lock();
+        let shown = mapping.translate(LOCAL_APIC_BASE).is_some();
+        let Mapping { tables, ept: Some(ept), .. } = &mut *mapping else { return Ok(()) };
         if show && !shown {
             let rights = (Access::ReadWrite, MemoryType::WriteBack);
-            let frame = self.tables.apic_access;
-            let mapped = ept.map(&mut self.tables, LOCAL_APIC_BASE, frame, PageSize::Size4K, rights);
+            let frame = tables.apic_access;
+            let mapped = ept.map(tables, LOCAL_APIC_BASE, frame, PageSize::Size4K, rights);
             if let Err(MapError::OutOfFrames(error)) = mapped {
                 return Err(error);
             }
-        } else if !show && ept.unmap(&mut self.tables, LOCAL_APIC_BASE, PageSize::Size4K)?.is_some() {
-            invalidate_ept(ept.eptp());
+        } else if !show && ept.unmap(tables, LOCAL_APIC_BASE, PageSize::Size4K)?.is_some() {
+            self.shoot_down();
         }
         Ok(())
-    }
-
-    /// The window pointer behind `gpa`, if it is backed.
-    fn backing(&self, gpa: GuestPhysAddr) -> Option<*mut u8> {
-        let translation = self.ept.as_ref()?.translate(&self.tables, gpa)?;
-        ptr_to(translation.hpa, PAGE_SIZE - gpa.page_offset())
     }
 
     /// Splits `len` bytes from `gpa` on at page boundaries: (start of the part, its offset in the whole, its length).
@@ -240,16 +421,30 @@ impl GuestRam {
     }
 }
 
-impl GuestMemory for GuestRam {
+impl Mapping {
+    fn translate(&self, gpa: GuestPhysAddr) -> Option<HostPhysAddr> {
+        Some(self.ept.as_ref()?.translate(&self.tables, gpa)?.hpa)
+    }
+
+    /// The window pointer behind `gpa`, if it is backed. Valid as long as the lock is held.
+    fn backing(&self, gpa: GuestPhysAddr) -> Option<*mut u8> {
+        ptr_to(self.translate(gpa)?, PAGE_SIZE - gpa.page_offset())
+    }
+}
+
+/// Through a shared reference: the vCPUs of a VM have its RAM in common.
+impl GuestMemory for &GuestRam {
     fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), MemoryError> {
         let len_bytes = bytes.len() as u64;
         if !self.layout.contains(gpa, len_bytes) {
             return Err(MemoryError::OutsideRam { gpa, len_bytes });
         }
-        for (at, offset, part) in Self::parts(gpa, bytes.len()) {
+        for (at, offset, part) in GuestRam::parts(gpa, bytes.len()) {
             let target = &mut bytes[offset..offset + part];
-            match self.backing(at) {
-                // SAFETY: the page is this VM's and lies in the window to its end; `target` is ordinary memory of `part` bytes.
+            let mapping = self.mapping.lock();
+            match mapping.backing(at) {
+                // SAFETY: the page is this VM's as long as the lock is held, and lies in the window to its end; `target` is ordinary
+                // memory of `part` bytes.
                 Some(source) => unsafe { copy_words(source, target.as_mut_ptr(), part) },
                 None => target.fill(0),
             }
@@ -262,26 +457,40 @@ impl GuestMemory for GuestRam {
         if !self.layout.contains(gpa, len_bytes) {
             return Err(MemoryError::OutsideRam { gpa, len_bytes });
         }
-        for (at, _, _) in Self::parts(gpa, bytes.len()) {
+        for (at, _, _) in GuestRam::parts(gpa, bytes.len()) {
             self.populate(at).map_err(|_| MemoryError::OutOfFrames { gpa: at })?;
         }
-        for (at, offset, part) in Self::parts(gpa, bytes.len()) {
-            if let Some(target) = self.backing(at) {
+        for (at, offset, part) in GuestRam::parts(gpa, bytes.len()) {
+            let mapping = self.mapping.lock();
+            // A page that another vCPU has given away meanwhile takes no writes: its content is lost either way.
+            if let Some(target) = mapping.backing(at) {
                 // SAFETY: as in `read`, the other way round.
                 unsafe { copy_words(bytes[offset..].as_ptr(), target, part) };
             }
         }
         Ok(())
     }
+
+    fn discard(&mut self, gpa: GuestPhysAddr) {
+        self.discard_page(gpa);
+    }
+
+    fn flush_discards(&mut self) {
+        self.free_discarded();
+    }
 }
 
 impl Drop for GuestRam {
+    /// No CPU is in the guest any more, for a CPU that runs it borrows it. What CPUs remember of it they forget before they use
+    /// these tables' frames again: a new RAM begins with no CPU having seen it.
     fn drop(&mut self) {
-        let Some(ept) = self.ept.take() else { return };
-        // Before any of these frames serves another purpose, no CPU may remember a translation to it.
-        invalidate_ept(ept.eptp());
-        let owner = Owner::vm(self.tables.slot, FrameKind::Ram);
-        ept.destroy(&mut self.tables, |_, frame, size| {
+        let mapping = self.mapping.get_mut();
+        let Some(ept) = mapping.ept.take() else { return };
+        let owner = Owner::vm(mapping.tables.slot, FrameKind::Ram);
+        for frame in mapping.discarded.drain(..) {
+            free(frame, 1, owner);
+        }
+        ept.destroy(&mut mapping.tables, |_, frame, size| {
             // The APIC-access page is a `HostFrame`, which frees itself.
             let is_ram = with_frames(|frames| frames.owner_of(frame)) == Some(owner);
             if is_ram {

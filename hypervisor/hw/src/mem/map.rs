@@ -7,6 +7,7 @@ use super::frames::alloc_zeroed;
 use super::window::window;
 use core::sync::atomic::{AtomicU64, Ordering};
 use lamina_core::memory::{Frame, HostPhysAddr, OutOfFrames, Owner, PAGE_SIZE};
+use spin::Mutex;
 use thiserror::Error;
 use x86_64::registers::control::Cr3;
 use x86_64::structures::paging::{Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB};
@@ -39,21 +40,35 @@ unsafe impl x86_64::structures::paging::FrameAllocator<Size4KiB> for TableFrames
     }
 }
 
-pub(super) fn mapper() -> OffsetPageTable<'static> {
+/// Who changes the hypervisor's page tables, or walks them, does so alone. Taken before the lock of the frames, never after.
+static TABLES: Mutex<()> = Mutex::new(());
+
+/// Runs `f` on the hypervisor's page tables.
+pub(super) fn with_tables<T>(f: impl FnOnce(&mut OffsetPageTable<'static>) -> T) -> T {
+    let _alone = TABLES.lock();
     let offset = VirtAddr::new(window().offset);
     let (root, _) = Cr3::read();
     let table = (offset + root.start_address().as_u64()).as_mut_ptr::<PageTable>();
-    // SAFETY: CR3 points to the kernel's level-4 table, all of physical memory is mapped at the window's offset, and the
-    // hypervisor changes its tables on one CPU, before guests run, through this function alone.
-    unsafe { OffsetPageTable::new(&mut *table, offset) }
+    // SAFETY: CR3, the same on all CPUs, points to the kernel's level-4 table, all of physical memory is mapped at the window's
+    // offset, and the hypervisor touches its tables through this function alone, under its lock.
+    let mut mapper = unsafe { OffsetPageTable::new(&mut *table, offset) };
+    f(&mut mapper)
+}
+
+/// The entries of the hypervisor's level-4 table.
+pub(crate) fn root_entries() -> [u64; 512] {
+    with_tables(|tables| {
+        let root = tables.level_4_table();
+        core::array::from_fn(|index| root[index].addr().as_u64() | root[index].flags().bits())
+    })
 }
 
 fn map_page(linear: u64, frame: Frame, flags: PageTableFlags) -> Result<(), MapError> {
     let page = Page::<Size4KiB>::containing_address(VirtAddr::new(linear));
     let target = PhysFrame::containing_address(PhysAddr::new(frame.base().0));
     // SAFETY: the linear range is reserved for run-time mappings and handed out once; the frame is the caller's own or a
-    // device's registers.
-    match unsafe { mapper().map_to(page, target, flags, &mut TableFrames) } {
+    // device's registers. What was not present is cached by no CPU, so the others need not be told.
+    match with_tables(|tables| unsafe { tables.map_to(page, target, flags, &mut TableFrames) }) {
         Ok(flush) => {
             flush.flush();
             Ok(())

@@ -15,7 +15,7 @@ pub(crate) use heap::init as init_heap;
 pub use heap::usage as heap_usage;
 pub use lamina_core::memory::{OutOfFrames, Owner};
 pub use map::MapError;
-pub(crate) use map::{RUN_TIME_BASE, map_mmio, map_stack};
+pub(crate) use map::{RUN_TIME_BASE, map_mmio, map_stack, root_entries};
 pub use seal::{MappingFault, audit_mappings};
 pub(crate) use seal::{drop_low_half, protect_image};
 pub(crate) use window::{Window, ptr_to, set_window};

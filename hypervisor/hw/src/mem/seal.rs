@@ -4,7 +4,7 @@
 //! writable once more. [`protect_image`] takes that right away; [`audit_mappings`] walks all that is mapped.
 
 use super::frames::alloc_zeroed;
-use super::map::{MapError, mapper};
+use super::map::{MapError, with_tables};
 use super::window::window;
 use alloc::vec::Vec;
 use lamina_core::memory::{Owner, PAGE_SIZE};
@@ -21,8 +21,7 @@ pub struct MappingFault {
 /// Drops what the boot loader identity-mapped for its hand-over (its context switch and its GDT, in the first level-4
 /// entry). To be called once the hypervisor runs on its own descriptor tables.
 pub(crate) fn drop_low_half() {
-    let mut mapper = mapper();
-    mapper.level_4_table_mut()[0].set_unused();
+    with_tables(|tables| tables.level_4_table_mut()[0].set_unused());
     x86_64::instructions::tlb::flush_all();
 }
 
@@ -51,10 +50,14 @@ fn protect_in_window(target: PhysAddr) -> Result<(), MapError> {
         return Ok(());
     }
     let linear = VirtAddr::new(window().offset + target.as_u64());
-    let mut mapper = mapper();
-    let third = &mapper.level_4_table_mut()[linear.p4_index()];
+    with_tables(|tables| protect_page(tables.level_4_table_mut(), linear))
+}
+
+/// Takes the right to write from this 4 KiB page of the window.
+fn protect_page(root: &mut PageTable, linear: VirtAddr) -> Result<(), MapError> {
+    let third = &root[linear.p4_index()];
     // SAFETY: the window is mapped by large pages below tables of the boot loader's, at least down to level 2; each present entry
-    // names the next table, and the hypervisor changes its tables on one CPU, before guests run.
+    // names the next table, and the caller has the tables for itself.
     let second = unsafe { table_at(third.addr()) }[linear.p3_index()].clone();
     if second.flags().contains(Flags::HUGE_PAGE) {
         return Err(MapError::Taken(linear.as_u64()));
@@ -109,13 +112,14 @@ pub fn audit_mappings() -> Vec<MappingFault> {
 
 /// Shows every page that is mapped to `visit`.
 fn walk(visit: &mut dyn FnMut(&MappedPage)) {
-    let mapper = mapper();
-    for (index, entry) in mapper.level_4_table().iter().enumerate() {
-        if entry.flags().contains(Flags::PRESENT) {
-            let base = VirtAddr::new_truncate((index as u64) << 39).as_u64();
-            walk_table(entry.addr(), 3, base, entry.flags(), visit);
+    with_tables(|tables| {
+        for (index, entry) in tables.level_4_table().iter().enumerate() {
+            if entry.flags().contains(Flags::PRESENT) {
+                let base = VirtAddr::new_truncate((index as u64) << 39).as_u64();
+                walk_table(entry.addr(), 3, base, entry.flags(), visit);
+            }
         }
-    }
+    });
 }
 
 /// Walks one table of `level` (3 to 1); `above` are the rights that the tables above grant (writable if all are,

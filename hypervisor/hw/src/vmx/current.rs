@@ -5,7 +5,7 @@ use super::instructions::{invvpid, vmread, vmwrite};
 use super::root::VmxRoot;
 use super::switch;
 use super::vcpu::Vcpu;
-use crate::cpu::{handle_machine_check, handle_nmi, msr};
+use crate::cpu::{self, handle_machine_check, handle_nmi, msr};
 use crate::mem::{GuestRam, OutOfFrames};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -70,9 +70,12 @@ impl<'a> CurrentVmcs<'a> {
     #[inline]
     pub fn run(&mut self, ram: &GuestRam, gprs: &mut Gprs) -> Result<RawExit, EntryFailure> {
         assert_eq!(ram.id(), self.vcpu.ram, "a vCPU runs in the RAM it was made with");
+        let presence = ram.enter(cpu::this());
         // SAFETY: the VMCS is current (that is what `self` says) and was programmed whole by `Vcpu::new`; what it names is there
         // (see `Vcpu`; the EPT by the check above); `launched` and `host_rsp` are kept in step with it here alone.
-        match unsafe { switch::enter(gprs, self.vcpu.launched, &mut self.vcpu.host_rsp) } {
+        let entered = unsafe { switch::enter(gprs, self.vcpu.launched, &mut self.vcpu.host_rsp) };
+        drop(presence);
+        match entered {
             0 => {
                 let exit = read_exit();
                 handle_host_exception(&exit);
@@ -195,22 +198,30 @@ impl<'a> CurrentVmcs<'a> {
         self.vcpu.plan.apicv
     }
 
-    /// Tells the CPU how the guest's local APIC is reached, and shows or hides the APIC-access page in the guest's RAM with
-    /// it. Does nothing where the CPU does not virtualise the APIC.
+    /// Tells the CPU how the vCPU's local APIC is reached, and shows the APIC-access page in the guest's RAM where that is by
+    /// memory. `page_needed` says whether any vCPU of the VM reaches its own so: the page stays for it, and the others find memory
+    /// there that nobody else reads. Does nothing where the CPU does not virtualise the APIC.
     ///
     /// # Errors
     /// [`OutOfFrames`] when the APIC-access page cannot be mapped.
-    pub fn set_apic_access(&mut self, ram: &mut GuestRam, access: ApicAccess) -> Result<(), OutOfFrames> {
+    pub fn set_apic_access(
+        &mut self,
+        ram: &GuestRam,
+        access: ApicAccess,
+        page_needed: bool,
+    ) -> Result<(), OutOfFrames> {
         if !self.vcpu.plan.apicv || access == self.vcpu.apic_access_mode {
             return Ok(());
         }
-        ram.show_apic_access_page(access == ApicAccess::Memory)?;
+        ram.show_apic_access_page(page_needed)?;
         let secondary = self.vcpu.plan.secondary_for(access);
         self.vcpu.apic_access_mode = access;
         self.set_control(ControlField::SecondaryProcBasedControls, u64::from(secondary.bits()));
         let pages = self.vcpu.root_pages;
         let bitmap = if access == ApicAccess::Msrs { &pages.msr_bitmap_x2apic } else { &pages.msr_bitmap };
         self.set_control(ControlField::MsrBitmap, bitmap.address().0);
+        // What the CPU remembers of the page was found under the old control.
+        self.flush_tlb();
         Ok(())
     }
 
@@ -234,7 +245,7 @@ impl<'a> CurrentVmcs<'a> {
     /// Drops the guest's cached linear translations.
     pub fn flush_tlb(&mut self) {
         if self.vcpu.plan.vpid() {
-            invvpid(self.vcpu.vpid);
+            invvpid(self.vcpu.vpid());
         }
     }
 

@@ -14,10 +14,12 @@ mod program;
 mod root;
 mod switch;
 mod vcpu;
+mod vpid;
 
 pub use capabilities::cpu_facts;
 pub use current::{CurrentVmcs, EntryFailure};
+pub(crate) use instructions::invept;
 pub use pages::VirtualApicPage;
-pub(crate) use root::invalidate_ept;
 pub use root::{VmxError, VmxRoot};
-pub use vcpu::Vcpu;
+pub use vcpu::{Vcpu, VcpuError};
+pub use vpid::vpids_in_use;

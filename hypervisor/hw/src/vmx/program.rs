@@ -21,10 +21,9 @@ const PAUSE_LOOP_WINDOW_TICKS: u64 = 4096;
 const EXCEPTION_BITMAP: u32 = 1 << 1 | 1 << 17 | 1 << 18;
 
 impl CurrentVmcs<'_> {
-    /// Writes the whole VMCS once.
+    /// Writes the controls and the guest's first registers; the host-state area is there once the VMCS is current.
     pub(super) fn program(&mut self, ram: &GuestRam, state: &EntryState) {
         self.program_controls(ram);
-        self.program_host();
         self.set_entry_state(state);
     }
 
@@ -34,7 +33,7 @@ impl CurrentVmcs<'_> {
         let io_bitmaps = vcpu.root_pages.io_bitmaps.each_ref().map(|frame| frame.address().0);
         let (plan, controls) = (vcpu.plan, vcpu.plan.controls);
         let (primary, secondary) = (controls.primary, plan.secondary_for(ApicAccess::Disabled));
-        let (msr_bitmap, vpid) = (vcpu.root_pages.msr_bitmap.address().0, vcpu.vpid);
+        let (msr_bitmap, vpid) = (vcpu.root_pages.msr_bitmap.address().0, vcpu.vpid());
         let (virtual_apic, apic_access) = (vcpu.virtual_apic.address().0, ram.apic_access_page().0);
         self.set_control(F::PinBasedControls, u64::from(controls.pin_based.bits()));
         self.set_control(F::PrimaryProcBasedControls, u64::from(primary.bits()));
@@ -75,7 +74,7 @@ impl CurrentVmcs<'_> {
     }
 
     /// The host-state area: this CPU as it is now.
-    fn program_host(&mut self) {
+    pub(super) fn program_host(&mut self) {
         use HostField as F;
         use x86_64::registers::control::{Cr0, Cr3, Cr4};
         let (code, data, tss) = host_selectors();
@@ -104,8 +103,9 @@ impl CurrentVmcs<'_> {
         self.set_host(F::Rsp, 0);
     }
 
-    /// Sets every register of the guest's that the VMCS holds.
-    fn set_entry_state(&mut self, state: &EntryState) {
+    /// Sets every register of the vCPU's that the VMCS holds, and the debug registers: its start, or what INIT and a start-up
+    /// IPI make of it.
+    pub fn set_entry_state(&mut self, state: &EntryState) {
         use GuestField as F;
         let segments = &state.segments;
         let fields = [
@@ -149,7 +149,6 @@ impl CurrentVmcs<'_> {
         if self.vcpu.plan.apicv {
             self.write(F::InterruptStatus, 0);
         }
-        self.vcpu.debug_registers = [0; 4];
-        self.vcpu.dr6 = 0xffff_0ff0;
+        self.vcpu.reset_debug_registers();
     }
 }

@@ -2,24 +2,26 @@
 
 use super::capabilities;
 use super::current::CurrentVmcs;
-use super::instructions::{VmFail, invept, vmptrld, vmxon};
+use super::instructions::{VmFail, vmclear, vmptrld, vmxon};
 use super::vcpu::Vcpu;
-use crate::cpu::{Cpu, msr};
+use crate::cpu::{self, Cpu, msr};
 use crate::mem::{HostFrame, OutOfFrames, Owner};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use lamina_core::vmx::Capabilities;
 use lamina_core::vmx::controls::ControlPlan;
 use lamina_core::vmx::refusal::{Refusal, check_cpu, feature_control_to_write};
 use lamina_core::x86::msr::build_bitmap;
+use spin::Once;
 use thiserror::Error;
 use x86_64::registers::control::{Cr0, Cr4};
 
 /// CR4.VMXE.
 pub(super) const CR4_VMXE: u64 = 1 << 13;
 
-static VMX_ON: AtomicBool = AtomicBool::new(false);
+/// What the boot CPU's VMX can do and the controls chosen for it, which all vCPUs are made by.
+static FIRST: Once<(Capabilities, ControlPlan)> = Once::new();
+static PAGES: Once<RootPages> = Once::new();
 
 /// Why this CPU does not run guests.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -30,6 +32,9 @@ pub enum VmxError {
     /// No frame for the VMXON region or a bitmap.
     #[error("too little memory to switch VMX on: {0}")]
     OutOfFrames(#[from] OutOfFrames),
+    /// Its VMCSs would not do on the boot CPU, nor the boot CPU's here.
+    #[error("its VMX is not like the boot CPU's: {0} differs")]
+    Different(&'static str),
     /// VMXON itself failed, which the checks before should have ruled out.
     #[error("VMXON failed ({0}); the CPU may already be in VMX operation")]
     VmxonFailed(&'static str),
@@ -46,10 +51,9 @@ pub struct VmxRoot {
     _this_cpu: core::marker::PhantomData<*const ()>,
 }
 
-/// The pages that VMX operation and every VMCS of this CPU name: never freed, since nothing tells when the last of them is gone.
+/// The pages that every VMCS names, whichever CPU it is on: never freed, since nothing tells when the last of them is gone.
 #[derive(Debug)]
 pub(super) struct RootPages {
-    vmxon_region: HostFrame,
     pub(super) io_bitmaps: [HostFrame; 2],
     /// For all vCPUs but those whose x2APIC the CPU virtualises.
     pub(super) msr_bitmap: HostFrame,
@@ -58,11 +62,9 @@ pub(super) struct RootPages {
 }
 
 impl RootPages {
-    fn new(revision_id: u32) -> Result<Self, OutOfFrames> {
+    fn new() -> Result<Self, OutOfFrames> {
         let new = || HostFrame::new(Owner::HOST);
-        let mut pages =
-            Self { vmxon_region: new()?, io_bitmaps: [new()?, new()?], msr_bitmap: new()?, msr_bitmap_x2apic: new()? };
-        pages.vmxon_region.write_u32(0, revision_id);
+        let mut pages = Self { io_bitmaps: [new()?, new()?], msr_bitmap: new()?, msr_bitmap_x2apic: new()? };
         for bitmap in &mut pages.io_bitmaps {
             bitmap.fill(0xff);
         }
@@ -79,7 +81,7 @@ pub(super) struct Resident {
     /// Whose VMCS is current.
     vmcs: AtomicU64,
     /// Whose registers are in the CPU.
-    registers: AtomicU64,
+    pub(super) registers: AtomicU64,
 }
 
 impl Resident {
@@ -93,7 +95,8 @@ impl Resident {
 }
 
 impl VmxRoot {
-    /// Switches VMX on. The CPU must be able to run guests as `lamina-core`'s plan demands.
+    /// Switches VMX on. The CPU must be able to run guests as `lamina-core`'s plan demands, and in the same way as the CPU that was
+    /// the first to call this.
     ///
     /// # Errors
     /// [`VmxError`]: what is missing, in the manual's words.
@@ -102,16 +105,20 @@ impl VmxRoot {
         let plan = check_cpu(&facts)?;
         // With a plan there are capabilities it was made from.
         let capabilities = facts.capabilities.unwrap_or_default();
-        let pages = RootPages::new(capabilities.revision_id())?;
-        switch_on(&capabilities, &pages.vmxon_region)?;
-        VMX_ON.store(true, Ordering::Release);
-        Ok(Self {
-            plan,
-            capabilities,
-            pages: Box::leak(Box::new(pages)),
-            resident: Arc::default(),
-            _this_cpu: core::marker::PhantomData,
-        })
+        let (first, first_plan) = FIRST.call_once(|| (capabilities, plan));
+        if let Some(what) = capabilities.difference(first) {
+            return Err(VmxError::Different(what));
+        }
+        if plan != *first_plan {
+            return Err(VmxError::Different("the set of controls"));
+        }
+        let pages = PAGES.try_call_once(RootPages::new)?;
+        let mut region = HostFrame::new(Owner::HOST)?;
+        region.write_u32(0, capabilities.revision_id());
+        switch_on(&capabilities, &region)?;
+        // The region is the CPU's for good.
+        core::mem::forget(region);
+        Ok(Self { plan, capabilities, pages, resident: Arc::default(), _this_cpu: core::marker::PhantomData })
     }
 
     /// The controls that this CPU's vCPUs run with.
@@ -130,17 +137,26 @@ impl VmxRoot {
         self.pages
     }
 
-    pub(super) fn resident(&self) -> Arc<Resident> {
-        Arc::clone(&self.resident)
-    }
-
     /// Makes the vCPU's VMCS current; whose registers the CPU holds is another matter.
     pub(super) fn make_current<'a>(&'a mut self, vcpu: &'a mut Vcpu) -> CurrentVmcs<'a> {
         if self.resident.vmcs.load(Ordering::Acquire) != vcpu.id() {
-            // SAFETY: the region is the vCPU's own frame, initialised with the revision identifier, and VMX runs on one CPU.
+            // SAFETY: the region is the vCPU's own frame, initialised with the revision identifier. It is current on no other CPU:
+            // a vCPU is an exclusive value, and leaves every CPU by VMCLEAR (`give_up`).
             let made_current = unsafe { vmptrld(vcpu.vmcs_address()) };
             assert_eq!(made_current, Ok(()), "VMPTRLD of a VMCS region of ours");
             self.resident.vmcs.store(vcpu.id(), Ordering::Release);
+            vcpu.resident = Some(Arc::clone(&self.resident));
+            let here = Some(cpu::this());
+            if vcpu.last_cpu != here {
+                vcpu.last_cpu = here;
+                vcpu.host_rsp = 0;
+                let mut vmcs = CurrentVmcs::new(self, vcpu);
+                vmcs.program_host();
+                // The vCPU may have changed its page tables on another CPU since it was here, and this CPU may know another one by
+                // its VPID.
+                vmcs.flush_tlb();
+                return vmcs;
+            }
         }
         CurrentVmcs::new(self, vcpu)
     }
@@ -148,23 +164,37 @@ impl VmxRoot {
     /// Makes the vCPU's VMCS current and gives the CPU its registers.
     ///
     /// # Panics
-    /// If another vCPU's registers are in the CPU: they would be lost, so it must have been unloaded.
+    /// If another vCPU's registers are in the CPU (they would be lost, so it must have been unloaded), or if the vCPU is loaded
+    /// on another CPU.
     pub fn load<'a>(&'a mut self, vcpu: &'a mut Vcpu) -> CurrentVmcs<'a> {
         let registers = self.resident.registers.load(Ordering::Acquire);
         if registers != vcpu.id() {
             assert_eq!(registers, 0, "a vCPU is loaded while another one's registers are in the CPU");
+            assert!(vcpu.resident.is_none(), "a vCPU is loaded while another CPU has it");
             self.resident.registers.store(vcpu.id(), Ordering::Release);
             vcpu.restore_registers();
         }
         self.make_current(vcpu)
     }
 
-    /// Takes the vCPU's registers out of the CPU, if they are in it.
+    /// Takes the vCPU's registers and its VMCS out of the CPU, if they are in it: any CPU may load it next.
     pub fn unload(&mut self, vcpu: &mut Vcpu) {
         if self.resident.registers.load(Ordering::Acquire) == vcpu.id() {
             vcpu.save_registers();
             self.resident.registers.store(0, Ordering::Release);
+            self.give_up(vcpu);
         }
+    }
+
+    /// Writes what the CPU holds of the vCPU's VMCS back to its region. "After VMCLEAR [...] the VMCS is in the 'clear' state" and
+    /// can be made current on another CPU (SDM volume 3, "Software Use of the VMCS and Related Structures").
+    pub(super) fn give_up(&mut self, vcpu: &mut Vcpu) {
+        // SAFETY: the region is a VMCS region of ours.
+        let cleared = unsafe { vmclear(vcpu.vmcs_address()) };
+        assert_eq!(cleared, Ok(()), "VMCLEAR of a VMCS region of ours");
+        self.resident.forget(vcpu.id());
+        vcpu.resident = None;
+        vcpu.launched = false;
     }
 }
 
@@ -178,7 +208,7 @@ fn switch_on(capabilities: &Capabilities, region: &HostFrame) -> Result<(), VmxE
         Cr4::write_raw(cr4);
     }
     enable_in_feature_control();
-    // SAFETY: the region is ours, for good once this succeeds (it is leaked) and holds the revision identifier; CR0 and CR4 are as VMX
+    // SAFETY: the region is ours, for good once this succeeds (it is forgotten) and holds the revision identifier; CR0 and CR4 are as VMX
     // wants them.
     unsafe { vmxon(region.address()) }.map_err(|fail| {
         VmxError::VmxonFailed(match fail {
@@ -194,12 +224,5 @@ fn enable_in_feature_control() {
     if let Some(value) = feature_control_to_write(msr::read(msr::FEATURE_CONTROL)) {
         // SAFETY: the register only permits VMXON; every CPU with VMX has it.
         unsafe { msr::write(msr::FEATURE_CONTROL, value) };
-    }
-}
-
-/// Drops every translation under this EPT pointer, where VMX is on.
-pub(crate) fn invalidate_ept(eptp: u64) {
-    if VMX_ON.load(Ordering::Acquire) {
-        invept(eptp);
     }
 }

@@ -1,17 +1,19 @@
 //! From lines to commands, help and completion: all from one table.
 
-use crate::config::{ModuleConfig, VmConfig};
+use crate::config::{ModuleConfig, VmChange, VmConfig};
 use crate::console::complete::{CommandCompleter, Names};
 use crate::console::editor::Completer;
 use crate::console::table::{COMMANDS, Kind};
 use crate::console::{Command, Request, help};
 use crate::loader::Format;
-use crate::vm::Verb;
+use crate::resources::Strategy;
+use crate::sched::PolicyKind;
+use crate::vm::{Targets, Verb};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use proptest::prelude::*;
+use proptest::prelude::{prop_assert, proptest};
 
 fn command(line: &str) -> Command {
     let request = Request::parse(line).unwrap_or_else(|error| panic!("{line}: {error}")).unwrap();
@@ -26,7 +28,12 @@ fn error(line: &str) -> String {
 #[test]
 fn every_command() {
     let name = || String::from("web");
-    let verb = |verb| Command::VmVerb { verb, name: name() };
+    let names = || Targets::Names([name()].into());
+    let verb = |verb| Command::VmVerb { verb, targets: names(), grace_us: None };
+    let stop = |targets, grace_us| Command::VmVerb { verb: Verb::Stop, targets, grace_us };
+    let two = Targets::Names(["web".into(), "db".into()].into());
+    let change = VmChange { weight: Some(200), cap_percent: Some(None), ..VmChange::default() };
+    let pin = |vcpu, cpus: &str| Command::VmPin { name: name(), vcpu, cpus: cpus.parse().unwrap() };
     for (line, expected) in [
         ("help", Command::Help { command: None }),
         ("help vm create", Command::Help { command: Some("vm create".into()) }),
@@ -40,6 +47,19 @@ fn every_command() {
         ("vm resume web", verb(Verb::Resume)),
         ("vm reset 'web'", verb(Verb::Reset)),
         ("vm destroy web", verb(Verb::Destroy)),
+        ("vm stop web db", stop(two, None)),
+        ("vm stop --group web --grace 10s", stop(Targets::Group("web".into()), Some(10_000_000))),
+        ("vm stop --all", stop(Targets::All, None)),
+        ("vm set web weight=200 cap=none", Command::VmSet { name: name(), change: Box::new(change) }),
+        ("vm pin web 0-3,5", pin(None, "0-3,5")),
+        ("vm pin web/2 all", pin(Some(2), "all")),
+        ("sched policy round-robin", Command::SchedPolicy { policy: PolicyKind::RoundRobin }),
+        ("alloc", Command::Alloc),
+        ("alloc strategy capacity", Command::AllocStrategy { strategy: Strategy::Capacity }),
+        ("alloc overcommit 1.5", Command::AllocOvercommit { percent: 150 }),
+        ("top --once", Command::Top { once: true }),
+        ("state", Command::State),
+        ("config save", Command::ConfigSave),
         ("vm console web", Command::VmConsole { name: name() }),
         ("vm trace web", Command::VmTrace { name: name(), exits: 200 }),
         ("vm trace web --exits 3", Command::VmTrace { name: name(), exits: 3 }),
@@ -84,6 +104,41 @@ fn a_vm_is_created_with_the_keys_of_the_configuration() {
 }
 
 #[test]
+fn a_vm_is_created_with_its_share_and_its_replicas() {
+    let mut vm = VmConfig::new("web", "hello").unwrap();
+    vm.replicas = 3;
+    vm.vcpus = 2;
+    vm.memory_bytes = 64 << 20;
+    vm.memory_min_bytes = Some(32 << 20);
+    vm.memory_max_bytes = Some(128 << 20);
+    vm.balloon = false;
+    vm.weight = 200;
+    vm.cap_percent = Some(150);
+    vm.reservation_percent = 50;
+    vm.priority = 70;
+    vm.affinity = "0-1".parse().unwrap();
+    vm.group = Some("front".into());
+    vm.after = ["db".into(), "cache".into(), "log".into()].into();
+    vm.stop_grace_us = Some(5_000_000);
+    let line = "vm create web --image hello --replicas 3 --vcpus 2 --memory 64M --memory-min 32M --memory-max 128M \
+                --balloon false --weight 200 --cap 150% --reservation 50 --priority 70 --affinity 0-1 --group front \
+                --after db,cache --after log --stop-grace 5s";
+    let created = command(line);
+    assert_eq!(created, Command::VmCreate(Box::new(vm.clone())));
+    let replicas = vm.expand();
+    let names: Vec<&str> = replicas.iter().map(|vm| vm.name.as_str()).collect();
+    assert_eq!(names, ["web-1", "web-2", "web-3"]);
+    assert!(replicas.iter().all(|replica| replica.replicas == 1 && replica.memory_bytes == 64 << 20));
+}
+
+#[test]
+fn a_live_screen_is_no_json() {
+    assert_eq!(command("top"), Command::Top { once: false });
+    let json = Request::parse("top --json").unwrap().unwrap();
+    assert_eq!(json, Request { command: Command::Top { once: true }, json: true });
+}
+
+#[test]
 fn blank_lines_are_nothing() {
     assert_eq!(Request::parse(""), Ok(None));
     assert_eq!(Request::parse(" \t"), Ok(None));
@@ -91,18 +146,43 @@ fn blank_lines_are_nothing() {
 
 #[test]
 fn an_error_says_what_to_type() {
-    let create = "usage: vm create NAME --image FILE [--memory SIZE] [--cmdline TEXT] [--initrd FILE] [--module FILE] \
-                  [--quantum TIME] [--format FORMAT] [--load-address ADDRESS] [--entry ADDRESS] [--json]";
+    let create = "usage: vm create NAME --image FILE [--replicas N] [--vcpus N] [--memory SIZE] [--memory-min SIZE] \
+                  [--memory-max SIZE] [--balloon BOOL] [--steal-time BOOL] [--cmdline TEXT] [--initrd FILE] [--module FILE] \
+                  [--quantum TIME] [--weight N] [--cap PERCENT] [--reservation PERCENT] [--priority N] \
+                  [--affinity CPUS] [--group GROUP] [--after NAMES] [--stop-grace TIME] [--format FORMAT] \
+                  [--load-address ADDRESS] [--entry ADDRESS] [--json]";
+    let start = "usage: vm start [NAME...] [--group GROUP] [--all] [--json]";
+    let stop = "usage: vm stop [NAME...] [--group GROUP] [--all] [--force] [--grace TIME] [--json]";
+    let set = "usage: vm set NAME KEY=VALUE... [--json]";
+    let pin = "usage: vm pin NAME[/VCPU] CPUS [--json]";
     let cases: &[(&str, String)] = &[
         ("hlep", "unknown command 'hlep'; did you mean 'help'? 'help' lists all".into()),
         ("quux", "unknown command 'quux'; 'help' lists all".into()),
         ("--json", "a command is missing; 'help' lists them".into()),
         ("vm lsit", "unknown command 'vm lsit'; did you mean 'vm list'?".into()),
-        ("vm", "vm: a subcommand is missing; one of list, info, create, start, stop, pause, resume, reset, destroy, console, log, trace".into()),
-        ("vm start", "vm start: NAME is missing; usage: vm start NAME [--json]".into()),
-        ("vm start a b", "vm start: 'b' is one word too many; usage: vm start NAME [--json]".into()),
-        ("vm stop web --froce", "vm stop: unknown option --froce, did you mean --force?; usage: vm stop NAME [--force] [--json]".into()),
-        ("vm stop web --force=1", "vm stop: --force takes no value; usage: vm stop NAME [--force] [--json]".into()),
+        ("vm", "vm: a subcommand is missing; one of list, info, create, set, pin, start, stop, pause, resume, reset, destroy, console, log, trace".into()),
+        ("vm start", format!("vm start: NAME is missing; or give --group GROUP, or --all; {start}")),
+        ("vm start a --all", format!("vm start: give names, or --group GROUP, or --all, and only one of them; {start}")),
+        ("vm stop web --froce", format!("vm stop: unknown option --froce, did you mean --force?; {stop}")),
+        ("vm stop web --force=1", format!("vm stop: --force takes no value; {stop}")),
+        ("vm stop web --force --grace 1s", format!("vm stop: --force waits for nothing; leave it or --grace out; {stop}")),
+        ("vm stop web --grace 10", format!("vm stop: --grace 10: not a time; write a number with us, ms or s, such as \"10ms\"; {stop}")),
+        ("vm stop web --grace 2000000s", format!("vm stop: --grace 2000000s: a grace time is 0s to 3600s; {stop}")),
+        ("vm set web", format!("vm set: KEY=VALUE... is missing; {set}")),
+        ("vm set web fast", format!("vm set: fast: write KEY=VALUE, such as weight=200; {set}")),
+        ("vm set web weigth=2", format!("vm set: unknown key weigth, did you mean weight?; {set}")),
+        ("vm set web speed=2", format!("vm set: unknown key speed; allowed are weight, cap, quantum, priority, reservation, affinity, memory, stop_grace; {set}")),
+        ("vm set web vcpus=2", format!("vm set: vcpus cannot be changed once the VM is defined; what can is weight, cap, quantum, priority, reservation, affinity, memory, stop_grace; {set}")),
+        ("vm set web weight=5 cap=0", format!("vm set: cap=0: a cap is 1 to 6400; {set}")),
+        ("vm set web priority=100", format!("vm set: priority=100: a priority is 0 to 99; {set}")),
+        ("vm pin web 4-2", format!("vm pin: 4-2: a range begins with its lower CPU, as in 0-3; {pin}")),
+        ("vm pin web/64 1", format!("vm pin: web/64: a vCPU is NAME/0 to NAME/63; {pin}")),
+        ("vm pin web", format!("vm pin: CPUS is missing; {pin}")),
+        ("sched polcy fair", "unknown command 'sched polcy'; did you mean 'sched policy'?".into()),
+        ("sched policy fiar", "sched policy: fiar: not one of fair, round-robin, fcfs, priority; usage: sched policy POLICY [--json]".into()),
+        ("alloc strategy", "alloc strategy: STRATEGY is missing; usage: alloc strategy STRATEGY [--json]".into()),
+        ("alloc overcommit 0.5", "alloc overcommit: 0.5: overcommit is 1.0 (none) to 10.0; usage: alloc overcommit RATIO [--json]".into()),
+        ("config", "config: a subcommand is missing; one of save".into()),
         ("vm log web --tail", "vm log: --tail: its LINES is missing; usage: vm log NAME [--tail LINES] [--json]".into()),
         ("vm log web --tail many", "vm log: --tail many: not a number of lines; usage: vm log NAME [--tail LINES] [--json]".into()),
         ("mem web", "mem: 'web' is one word too many; usage: mem [--json]".into()),
@@ -125,9 +205,9 @@ fn an_error_says_what_to_type() {
 fn help_is_the_table() {
     let all = help(None).unwrap();
     assert_eq!(all.commands.len(), COMMANDS.len());
-    assert_eq!(help(Some("vm")).unwrap().commands.len(), 12);
+    assert_eq!(help(Some("vm")).unwrap().commands.len(), 14);
     let one = help(Some("vm stop")).unwrap();
-    assert_eq!(one.commands[0].usage, "vm stop NAME [--force] [--json]");
+    assert_eq!(one.commands[0].usage, "vm stop [NAME...] [--group GROUP] [--all] [--force] [--grace TIME] [--json]");
     assert_eq!(help(Some("vm stpo")).unwrap_err(), "unknown command 'vm stpo'; did you mean 'vm stop'?");
     assert!(help(Some("vm stop now")).is_err());
 }
@@ -138,6 +218,9 @@ fn what_the_usage_line_promises_parses() {
         let value = |kind| match kind {
             Kind::Format => "linux",
             Kind::Command => "mem",
+            Kind::Policy => "fcfs",
+            Kind::Strategy => "capacity",
+            Kind::Change => "weight=7",
             _ => "7",
         };
         let mut line = spec.name();
@@ -146,7 +229,7 @@ fn what_the_usage_line_promises_parses() {
             line += &format!(" {} {}", option.name, option.value.map_or("", |(_, kind)| value(kind)));
         }
         assert!(Request::parse(&line).is_ok(), "{line}");
-        assert!(spec.about.len() < 70 && spec.name().len() < 12, "{} fits no row of help", spec.name());
+        assert!(spec.about.len() < 70 && spec.name().len() < 17, "{} fits no row of help", spec.name());
     }
 }
 
@@ -155,6 +238,10 @@ struct System;
 impl Names for System {
     fn vm_names(&self) -> Vec<String> {
         ["linux", "hello-1", "hello-2"].map(String::from).to_vec()
+    }
+
+    fn group_names(&self) -> Vec<String> {
+        ["hello", "db"].map(String::from).to_vec()
     }
 
     fn files(&self) -> Vec<String> {
@@ -172,10 +259,23 @@ fn completion_knows_commands_vms_files_and_options() {
     assert_eq!(completions("vm re"), ["reset", "resume"]);
     assert_eq!(completions("vm start "), ["hello-1", "hello-2", "linux"]);
     assert_eq!(completions("vm start h"), ["hello-1", "hello-2"]);
-    assert_eq!(completions("vm start linux "), ["--json"]);
-    assert_eq!(completions("vm stop linux --"), ["--force", "--json"]);
+    assert_eq!(completions("vm start linux "), ["hello-1", "hello-2"]);
+    assert_eq!(completions("vm start linux --"), ["--all", "--group", "--json"]);
+    assert_eq!(completions("vm stop linux --"), ["--all", "--force", "--grace", "--group", "--json"]);
     assert_eq!(completions("vm stop --force l"), ["linux"]);
-    assert_eq!(completions("vm stop --force linux "), ["--json"]);
+    assert_eq!(completions("vm info linux "), ["--json"]);
+    assert_eq!(completions("vm pause --group "), ["db", "hello"]);
+    assert_eq!(completions("vm create new --group d"), ["db"]);
+    assert_eq!(completions("vm create new --after db,l"), ["db,linux"]);
+    assert_eq!(completions("vm create new --after "), ["db", "hello", "hello-1", "hello-2", "linux"]);
+    assert_eq!(completions("vm create new --balloon "), ["false", "true"]);
+    assert_eq!(completions("vm set linux w"), ["weight="]);
+    assert_eq!(completions("vm set linux weight=2 c"), ["cap="]);
+    assert_eq!(completions("vm pin l"), ["linux"]);
+    assert_eq!(completions("sched "), ["--json", "policy"]);
+    assert_eq!(completions("sched policy f"), ["fair", "fcfs"]);
+    assert_eq!(completions("alloc strategy "), ["capacity", "need", "priority", "utilization"]);
+    assert_eq!(completions("top -"), ["--json", "--once"]);
     assert_eq!(completions("vm create new --image linux/"), ["linux/initrd", "linux/vmlinuz"]);
     assert_eq!(completions("vm create new --format f"), ["flat16", "flat32", "flat64"]);
     assert_eq!(completions("vm create new --i"), ["--image", "--initrd"]);

@@ -5,6 +5,7 @@
 //! owner then asks [`Board::take_message`] and [`Board::pic_pending`], and calls [`Board::expire`] when
 //! [`Board::next_deadline`] has come.
 
+mod balloon;
 mod ports;
 pub mod spec;
 #[cfg(test)]
@@ -19,8 +20,10 @@ use super::pm::AcpiPm;
 use super::reset::ResetPorts;
 use super::rtc::Rtc;
 use super::uart::Uart;
+use super::virtio::balloon::Balloon;
+use super::virtio::mmio::VirtioMmio;
 use crate::bus::Width;
-use crate::memory::GuestPhysAddr;
+use crate::memory::{GuestMemory, GuestPhysAddr, MemoryError};
 use crate::time::TickClock;
 use spec::*;
 
@@ -33,8 +36,10 @@ pub struct BoardConfig {
     pub ram_len_bytes: u64,
     /// What the RTC shows at guest tick 0, in seconds since 1970 (UTC).
     pub boot_time_unix_s: u64,
-    /// The I/O APIC's ID, as in the MADT.
+    /// The I/O APIC's ID, as in the MADT (see [`ioapic_id`](spec::ioapic_id)).
     pub ioapic_id: u8,
+    /// Whether there is a memory balloon.
+    pub balloon: bool,
 }
 
 /// What followed from a port write.
@@ -63,6 +68,7 @@ pub struct Board {
     pci: PciHost,
     reset: ResetPorts,
     ioapic: IoApic,
+    balloon: Option<VirtioMmio<Balloon>>,
     /// The levels of the ISA interrupt lines, bit `n` for IRQ `n`.
     lines: u16,
     post_code: u8,
@@ -87,6 +93,7 @@ impl Board {
             pci: PciHost::new(),
             reset: ResetPorts::default(),
             ioapic: IoApic::new(config.ioapic_id),
+            balloon: config.balloon.then(|| VirtioMmio::new(Balloon::new())),
             lines: 0,
             post_code: 0,
             clock,
@@ -109,6 +116,10 @@ impl Board {
         self.pm = AcpiPm::new(self.clock);
         self.pci = PciHost::new();
         self.reset = ResetPorts::default();
+        if let Some(balloon) = &mut self.balloon {
+            balloon.reset();
+            self.update_balloon_line();
+        }
         self.ioapic.reset();
         self.post_code = 0;
         self.now = 0;
@@ -125,17 +136,36 @@ impl Board {
     /// A read from device memory; `None` if no device is at `gpa`.
     pub fn mmio_read(&mut self, gpa: GuestPhysAddr, width: Width, now: u64) -> Option<u64> {
         self.now = now;
-        let offset = ioapic_offset(gpa)?;
-        Some(u64::from(self.ioapic.mmio_read(offset, width)))
+        if let Some(offset) = offset_in(gpa, IOAPIC_BASE..IOAPIC_END) {
+            return Some(u64::from(self.ioapic.mmio_read(offset, width)));
+        }
+        let balloon = self.balloon.as_ref()?;
+        Some(balloon.read(offset_in(gpa, BALLOON_BASE..BALLOON_END)?, width))
     }
 
-    /// A write to device memory; `None` if no device is at `gpa`.
-    pub fn mmio_write(&mut self, gpa: GuestPhysAddr, width: Width, value: u64, now: u64) -> Option<()> {
+    /// A write to device memory; `None` if no device is at `gpa`. A device that is told of buffers in the guest's
+    /// `memory` takes them.
+    ///
+    /// `Some(Err)`, always [`MemoryError::OutOfFrames`]: the host has no memory for a page that the device had to
+    /// write. The same write goes on where this one stopped.
+    pub fn mmio_write(
+        &mut self,
+        gpa: GuestPhysAddr,
+        width: Width,
+        value: u64,
+        now: u64,
+        memory: &mut dyn GuestMemory,
+    ) -> Option<Result<(), MemoryError>> {
         self.now = now;
-        let offset = ioapic_offset(gpa)?;
-        let [a, b, c, d, ..] = value.to_le_bytes();
-        self.ioapic.mmio_write(offset, width, u32::from_le_bytes([a, b, c, d]));
-        Some(())
+        if let Some(offset) = offset_in(gpa, IOAPIC_BASE..IOAPIC_END) {
+            let [a, b, c, d, ..] = value.to_le_bytes();
+            self.ioapic.mmio_write(offset, width, u32::from_le_bytes([a, b, c, d]));
+            return Some(Ok(()));
+        }
+        let balloon = self.balloon.as_mut()?;
+        let done = balloon.write(offset_in(gpa, BALLOON_BASE..BALLOON_END)?, width, value, memory);
+        self.update_balloon_line();
+        Some(done)
     }
 
     /// The tick at which [`Self::expire`] is to be called; `None` for never.
@@ -260,10 +290,10 @@ impl Board {
     }
 }
 
-/// The offset in the I/O APIC's page.
-fn ioapic_offset(gpa: GuestPhysAddr) -> Option<u32> {
-    if !(IOAPIC_BASE..IOAPIC_END).contains(&gpa.0) {
+/// The offset of `gpa` in a device's registers, if it is there.
+fn offset_in(gpa: GuestPhysAddr, registers: core::ops::Range<u64>) -> Option<u32> {
+    if !registers.contains(&gpa.0) {
         return None;
     }
-    u32::try_from(gpa.0 - IOAPIC_BASE).ok()
+    u32::try_from(gpa.0 - registers.start).ok()
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::device::uart::OUTPUT_LEN;
+use crate::memory::FlatMemory;
 use proptest::prelude::*;
 use std::vec::Vec;
 
@@ -13,6 +14,7 @@ const ACCESS_TICKS: u64 = 2_000;
 struct Guest {
     board: Board,
     now: u64,
+    memory: FlatMemory,
 }
 
 impl Guest {
@@ -22,8 +24,9 @@ impl Guest {
             ram_len_bytes: 512 << 20,
             boot_time_unix_s: 1_700_000_000,
             ioapic_id: 1,
+            balloon: true,
         };
-        Self { board: Board::new(&config), now: 0 }
+        Self { board: Board::new(&config), now: 0, memory: FlatMemory::new(1 << 16) }
     }
 
     fn inb(&mut self, port: u16) -> u8 {
@@ -71,8 +74,27 @@ impl Guest {
 
     fn ioapic_write(&mut self, register: u8, value: u32) {
         let (select, window) = (GuestPhysAddr(IOAPIC_BASE), GuestPhysAddr(IOAPIC_BASE + 0x10));
-        self.board.mmio_write(select, Width::Dword, register.into(), self.now).unwrap();
-        self.board.mmio_write(window, Width::Dword, value.into(), self.now).unwrap();
+        self.mmio_write(select, Width::Dword, register.into());
+        self.mmio_write(window, Width::Dword, value.into());
+    }
+
+    fn mmio_write(&mut self, gpa: GuestPhysAddr, width: Width, value: u64) {
+        self.board.mmio_write(gpa, width, value, self.now, &mut self.memory).unwrap().unwrap();
+    }
+
+    fn balloon_write(&mut self, register: u64, value: u32) {
+        self.mmio_write(GuestPhysAddr(BALLOON_BASE + register), Width::Dword, value.into());
+    }
+
+    fn balloon_read(&mut self, register: u64) -> u64 {
+        self.board.mmio_read(GuestPhysAddr(BALLOON_BASE + register), Width::Dword, self.now).unwrap()
+    }
+
+    /// A driver without queues runs the balloon.
+    fn drive_balloon(&mut self) {
+        for (register, value) in [(0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11), (0x70, 15)] {
+            self.balloon_write(register, value);
+        }
     }
 }
 
@@ -341,6 +363,8 @@ enum Step {
     Read(u16, Width),
     Write(u16, Width, u32),
     IoApic(u64, Width, u64),
+    Balloon(u64, Width, u64),
+    Target(u32),
     Expire(u64),
     Input(Vec<u8>),
     Output,
@@ -353,11 +377,20 @@ fn width() -> impl Strategy<Value = Width> {
     prop::sample::select(std::vec![Width::Byte, Width::Word, Width::Dword, Width::Qword])
 }
 
+fn balloon_step() -> impl Strategy<Value = Step> {
+    let access = (0u64..0x110, width(), any::<u64>());
+    prop_oneof![
+        2 => access.prop_map(|(offset, width, value)| Step::Balloon(offset, width, value)),
+        1 => any::<u32>().prop_map(Step::Target),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (port(), width()).prop_map(|(port, width)| Step::Read(port, width)),
         16 => (port(), width(), any::<u32>()).prop_map(|(port, width, value)| Step::Write(port, width, value)),
         2 => (0u64..0x44, width(), any::<u64>()).prop_map(|(offset, width, value)| Step::IoApic(offset, width, value)),
+        3 => balloon_step(),
         4 => (0u64..1 << 42).prop_map(Step::Expire),
         1 => prop::collection::vec(any::<u8>(), 0..64).prop_map(Step::Input),
         1 => Just(Step::Output),
@@ -385,9 +418,15 @@ proptest! {
                 }
                 Step::IoApic(offset, width, value) => {
                     let gpa = GuestPhysAddr(IOAPIC_BASE + offset);
-                    prop_assert!(guest.board.mmio_write(gpa, width, value, guest.now).is_some());
+                    guest.mmio_write(gpa, width, value);
                     prop_assert!(guest.board.mmio_read(gpa, width, guest.now).is_some());
                 }
+                Step::Balloon(offset, width, value) => {
+                    let gpa = GuestPhysAddr(BALLOON_BASE + offset);
+                    guest.mmio_write(gpa, width, value);
+                    prop_assert!(guest.board.mmio_read(gpa, width, guest.now).is_some_and(|value| value <= width.mask()));
+                }
+                Step::Target(pages) => prop_assert!(guest.board.balloon_set_target_pages(pages)),
                 Step::Expire(ticks) => {
                     guest.now += ticks;
                     guest.board.expire(guest.now);
@@ -435,4 +474,65 @@ fn an_rtc_interrupt_is_an_acpi_event() {
     assert_eq!(guest.board.pic_acknowledge(), 0x39, "the SCI");
     guest.outb(RTC_EVENT, 0x601);
     assert_eq!(guest.inb(0x601), 0);
+}
+
+/// A driver that unmasks the balloon's pin as Linux does for a level-triggered interrupt without a number of the ISA
+/// bus.
+#[test]
+fn a_new_target_interrupts_the_balloons_driver_until_it_is_acknowledged() {
+    const VECTOR: u8 = 0x51;
+    let mut guest = Guest::new();
+    guest.ioapic_write(0x10 + 2 * 16 + 1, 0);
+    guest.ioapic_write(0x10 + 2 * 16, 1 << 15 | u32::from(VECTOR));
+    assert!(guest.board.balloon_set_target_pages(10));
+    assert!(guest.board.take_message().is_none(), "nobody drives it yet");
+    assert!(!guest.board.balloon_driver_ready());
+
+    guest.drive_balloon();
+    assert!(guest.board.balloon_driver_ready());
+    assert_eq!(guest.balloon_read(0x100), 10, "the driver finds what was set before");
+    assert!(guest.board.balloon_set_target_pages(20));
+    let message = guest.board.take_message().unwrap();
+    assert_eq!((message.vector, message.level), (VECTOR, true));
+    assert!(!guest.board.pic_pending(), "it is not wired to the PIC");
+    guest.board.ioapic_eoi(VECTOR);
+    assert!(guest.board.take_message().is_some(), "the line is still high");
+    guest.balloon_write(0x64, 2);
+    guest.board.ioapic_eoi(VECTOR);
+    assert!(guest.board.take_message().is_none());
+
+    assert!(guest.board.balloon_set_target_pages(20));
+    assert!(guest.board.take_message().is_none(), "no news");
+    guest.balloon_write(0x104, 15);
+    let status = guest.board.balloon_status().unwrap();
+    assert_eq!((status.target_pages, status.actual_pages, status.driver_ready, status.fault), (20, 15, true, None));
+    assert_eq!(guest.board.balloon_actual_pages(), 15);
+
+    guest.board.balloon_set_target_pages(30);
+    guest.board.reset();
+    let status = guest.board.balloon_status().unwrap();
+    assert_eq!((status.target_pages, status.actual_pages, status.driver_ready), (30, 0, false));
+    guest.ioapic_write(0x10 + 2 * 16, 1 << 15 | u32::from(VECTOR));
+    assert!(guest.board.take_message().is_none(), "the line is low again");
+}
+
+#[test]
+fn a_vm_without_a_balloon_has_nothing_at_its_place() {
+    let mut guest = Guest::new();
+    guest.board.balloon = None;
+    let gpa = GuestPhysAddr(BALLOON_BASE);
+    assert_eq!(guest.board.mmio_read(gpa, Width::Dword, 0), None);
+    assert_eq!(guest.board.mmio_write(gpa, Width::Dword, 0, 0, &mut guest.memory), None);
+    assert!(!guest.board.balloon_set_target_pages(1));
+    assert_eq!((guest.board.balloon_status(), guest.board.balloon_actual_pages()), (None, 0));
+    assert_eq!(guest.board.balloon_request_stats(&mut guest.memory), Ok(()));
+}
+
+#[test]
+fn the_io_apics_id_is_none_of_the_local_apics_while_it_can_be() {
+    for vcpus in 1..=64 {
+        let id = ioapic_id(vcpus);
+        assert!(id < 16);
+        assert!(u32::from(id) >= vcpus || vcpus > 15 && id == 0);
+    }
 }

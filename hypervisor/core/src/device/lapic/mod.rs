@@ -12,9 +12,10 @@
 //!
 //! After any call that can make one, the owner takes `take_ipi` (to every local APIC of the VM whose `matches` agrees, the
 //! sender too) and `take_eoi` (to the I/O APIC). Files: `registers.rs` (accesses), `interrupts.rs` (IRR, ISR, PPR, EOI, LVT),
-//! `icr.rs` (sending, matching), `timer.rs`, `base.rs` (IA32_APIC_BASE), `page.rs`, `message.rs`, `spec.rs`.
+//! `icr.rs` (sending, matching), `bus.rs` (between the vCPUs of a VM), `timer.rs`, `base.rs` (IA32_APIC_BASE), `page.rs`, `message.rs`, `spec.rs`.
 
 mod base;
+mod bus;
 mod icr;
 mod interrupts;
 mod message;
@@ -26,6 +27,7 @@ mod tests;
 mod timer;
 
 pub use base::ApicMode;
+pub use bus::{ApicBus, VCPUS_MAX, VcpuMask};
 pub use message::{ApicMessage, BROADCAST, DeliveryMode, Shorthand, lowest_priority};
 pub use page::{ApicPage, PlainPage};
 pub use registers::x2apic_read_is_plain;

@@ -140,9 +140,13 @@ fn an_eoi_reaches_the_io_apic() {
     world.gprs.rbx = LAPIC + 0xb0;
     world.apic.mmio_write(0xf0, 0x1ff, 0);
     // Pin 9 (SCI), level-triggered, vector 0x39; the power button raises it.
+    let ioapic_write = |world: &mut World, register: u64, value: u64| {
+        let (gpa, width) = (GuestPhysAddr(register), crate::bus::Width::Dword);
+        world.board.mmio_write(gpa, width, value, 0, &mut world.memory).unwrap().unwrap();
+    };
     let mut program = |index: u64, value: u64| {
-        world.board.mmio_write(GuestPhysAddr(IOAPIC), crate::bus::Width::Dword, index, 0).unwrap();
-        world.board.mmio_write(GuestPhysAddr(IOAPIC + 0x10), crate::bus::Width::Dword, value, 0).unwrap();
+        ioapic_write(&mut world, IOAPIC, index);
+        ioapic_write(&mut world, IOAPIC + 0x10, value);
     };
     program(0x10 + 18, 0x8039);
     program(0x10 + 19, 0);
@@ -156,4 +160,55 @@ fn an_eoi_reaches_the_io_apic() {
     assert!(world.board.take_message().is_none(), "remote IRR holds it back");
     assert_eq!(violation(&mut world, LAPIC + 0xb0, WRITE), Outcome::Resume);
     assert_eq!(world.board.take_message().map(|message| message.vector), Some(0x39), "the line is still high");
+}
+
+/// A balloon's driver in a VM whose host has run out of memory: the notification exits, the ring's page is asked for,
+/// and the instruction, carried out again, gives the pages once.
+#[test]
+fn a_notification_hands_the_rings_pages_to_the_host() {
+    use crate::device::board::spec::BALLOON_BASE;
+    use crate::device::virtio::tests::{DriverQueue, Part, Ram, pfns};
+    const BUFFER: u64 = 0x6000;
+    // mov [rbx], eax
+    let mut world = World::new(FakeVcpu::bits64(), &[]);
+    world.board = Board::new(&BoardConfig {
+        clock: TickClock::new(TSC_HZ),
+        ram_len_bytes: MEMORY_LEN as u64,
+        boot_time_unix_s: 0,
+        ioapic_id: 1,
+        balloon: true,
+    });
+    let mut ram = Ram::new();
+    let copied = 0x2_0000;
+    let mut bytes = std::vec![0; copied];
+    memory_with(&[0x89, 0x03]).read(GuestPhysAddr(0), &mut bytes).unwrap();
+    ram.put(0, &bytes);
+    let write = |world: &mut World, ram: &mut Ram, register: u32, value: u32| {
+        world.vcpu.write(GuestField::Rip, CODE);
+        world.gprs = Gprs { rbx: BALLOON_BASE + u64::from(register), rax: value.into(), ..Gprs::default() };
+        let World { vcpu, gprs, cr2, ram: layout, board, apic, cpu, now, counters, .. } = world;
+        let gpa = gprs.rbx;
+        handle(
+            &RawExit { reason: 48, qualification: WRITE, guest_linear: gpa, guest_physical: gpa, ..RawExit::default() },
+            &mut Context { state: vcpu, gprs, cr2, memory: ram, ram: layout, board, apic, cpu, now: *now, counters },
+        )
+    };
+    let mut driver = DriverQueue::new(0x4000, 16);
+    let mut steps = std::vec![(0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11)];
+    steps.extend(driver.set_up(0));
+    steps.push((0x70, 15));
+    for (register, value) in steps {
+        assert_eq!(write(&mut world, &mut ram, register, value), Outcome::Resume);
+    }
+    ram.put(BUFFER, &pfns([0x80, 0x81]));
+    driver.offer(&mut ram, &[Part::readable(BUFFER, 8)]);
+    ram.unbacked = Some(0x4000);
+    assert_eq!(write(&mut world, &mut ram, 0x50, 0), Outcome::Populate(GuestPhysAddr(driver.used_ring() + 4)));
+    assert_eq!(world.vcpu.read(GuestField::Rip), CODE);
+    ram.unbacked = None;
+    assert_eq!(write(&mut world, &mut ram, 0x50, 0), Outcome::Resume);
+    assert_eq!(world.vcpu.read(GuestField::Rip), CODE + 2);
+    assert_eq!(driver.collect(&ram), Some((0, 0)));
+    assert!(ram.discarded.contains(&0x8_0000) && ram.discarded.contains(&0x8_1000));
+    assert_eq!(world.board.balloon_status().map(|status| status.inflated), Some(2), "counted once");
 }

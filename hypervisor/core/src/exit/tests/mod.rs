@@ -138,7 +138,7 @@ pub(crate) fn generous_host(leaf: u32, subleaf: u32) -> [u32; 4] {
 }
 
 pub(crate) const CONFIG: CpuidConfig =
-    CpuidConfig { tsc_hz: TSC_HZ, vcpu_count: 1, apic_id: 0, rdtscp: true, invpcid: true };
+    CpuidConfig { tsc_hz: TSC_HZ, vcpu_count: 1, apic_id: 0, rdtscp: true, invpcid: true, steal_time: true };
 
 /// A VM with one vCPU.
 pub(crate) struct World {
@@ -161,6 +161,7 @@ impl World {
             ram_len_bytes: MEMORY_LEN as u64,
             boot_time_unix_s: 1_700_000_000,
             ioapic_id: 1,
+            balloon: false,
         };
         let mut cpu = CpuState::new(&generous_host, CONFIG, 0x0200_0065);
         assert_eq!(cpu.take_changes(), crate::x86::CpuChanges::all());

@@ -53,6 +53,7 @@ impl Replayer {
             apic_id: 0,
             rdtscp: setting.rdtscp,
             invpcid: setting.invpcid,
+            steal_time: setting.steal_time,
         };
         let cpu = CpuState::new(&host, config, 0);
         let mut apic = LocalApic::new(PlainPage::boxed(), 0, cpu.cpuid.physical_bits());
@@ -62,6 +63,7 @@ impl Replayer {
             ram_len_bytes: setting.memory_bytes,
             boot_time_unix_s: setting.boot_time_unix_s,
             ioapic_id: 1,
+            balloon: false,
         });
         Self { ram: RamLayout::new(setting.memory_bytes), board, apic, cpu, counters: ExitCounters::new() }
     }

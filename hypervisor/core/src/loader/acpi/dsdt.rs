@@ -1,10 +1,13 @@
-//! The DSDT: a PCI host bridge, COM1, the RTC, and the ports of what else is there.
+//! The DSDT: a PCI host bridge, COM1, the RTC, the ports of what else is there, and the memory balloon of a VM that has
+//! one.
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
+use crate::device::board::spec::{BALLOON_BASE, BALLOON_END, BALLOON_PIN};
 use crate::device::pm::spec::{PM_END, PM1A_EVENT, SLP_TYP_S5};
 use crate::loader::layout::{FIXED_DEVICES_START, LOW_RAM_LIMIT};
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, Scope,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package,
+    ResourceTemplate, Scope,
 };
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
@@ -15,7 +18,7 @@ use alloc::vec::Vec;
 const PM_PORTS: u8 = (PM_END - PM1A_EVENT).to_le_bytes()[0];
 
 /// The DSDT: what cannot be found by looking. The ports of PIC, PIT and RTC are told so that nobody else takes them.
-pub(super) fn table() -> Sdt {
+pub(super) fn table(balloon: bool) -> Sdt {
     let mut aml = Vec::new();
     let [s5, _] = SLP_TYP_S5.to_le_bytes();
     Name::new("_S5_".into(), &Package::new(vec![&s5, &s5, &0u8, &0u8])).to_aml_bytes(&mut aml);
@@ -27,16 +30,22 @@ pub(super) fn table() -> Sdt {
     // Power management and interrupt-mode ports, which no driver claims by itself.
     let motherboard = [IO::new(0x4d0, 0x4d0, 1, 2), IO::new(PM1A_EVENT, PM1A_EVENT, 1, PM_PORTS)];
     legacy_device(&mut aml, "MBRD", "PNP0C02", &motherboard, None);
+    if balloon {
+        virtio_mmio_device(&mut aml, "VIO0", BALLOON_BASE..BALLOON_END, BALLOON_PIN);
+    }
 
     let mut table = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     table.append_slice(&aml);
     table
 }
 
+fn low_u32(gpa: u64) -> u32 {
+    u32::try_from(gpa).unwrap_or(u32::MAX)
+}
+
 /// The PCI host bridge: configuration ports, the I/O ports around them, and the memory below the fixed devices.
 /// Nothing has an interrupt line yet, so `_PRT` is empty.
 fn host_bridge(aml: &mut dyn AmlSink) {
-    let low_u32 = |gpa: u64| u32::try_from(gpa).unwrap_or(u32::MAX);
     let (window_start, window_end) = (low_u32(LOW_RAM_LIMIT), low_u32(FIXED_DEVICES_START - 1));
     let buses = AddressSpace::new_bus_number(0u16, 0u16);
     let configuration = IO::new(0xcf8, 0xcf8, 1, 8);
@@ -59,6 +68,18 @@ fn legacy_device(aml: &mut dyn AmlSink, name: &str, id: &str, ports: &[IO], irq:
     let hid = Name::new("_HID".into(), &EISAName::new(id));
     let uid = Name::new("_UID".into(), &0u8);
     let crs = Name::new("_CRS".into(), &ResourceTemplate::new(resources));
+    let device = Device::new(name.into(), vec![&hid, &uid, &crs]);
+    Scope::new("_SB_".into(), vec![&device]).to_aml_bytes(aml);
+}
+
+/// A virtio device behind registers in memory, with a level-triggered, active-high interrupt. `LNRO0005` is the ID
+/// under which operating systems look for such devices; what it is, its registers say.
+fn virtio_mmio_device(aml: &mut dyn AmlSink, name: &str, registers: core::ops::Range<u64>, gsi: u8) {
+    let memory = Memory32Fixed::new(true, low_u32(registers.start), low_u32(registers.end - registers.start));
+    let interrupt = Interrupt::new(true, false, false, false, gsi.into());
+    let hid = Name::new("_HID".into(), &"LNRO0005");
+    let uid = Name::new("_UID".into(), &0u8);
+    let crs = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&memory, &interrupt]));
     let device = Device::new(name.into(), vec![&hid, &uid, &crs]);
     Scope::new("_SB_".into(), vec![&device]).to_aml_bytes(aml);
 }

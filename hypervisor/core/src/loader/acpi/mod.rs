@@ -8,7 +8,7 @@ mod dsdt;
 use super::layout::ACPI_START;
 use super::space::GuestSpace;
 use super::{LoadError, MAX_VCPUS};
-use crate::device::board::spec::IOAPIC_BASE;
+use crate::device::board::spec::{IOAPIC_BASE, ioapic_id};
 use crate::device::pm::spec::{PM_TIMER, PM1A_CONTROL, PM1A_EVENT};
 use crate::device::reset::spec::{RESET_CONTROL, RESET_CPU, SYSTEM_RESET};
 use crate::device::rtc::spec::CENTURY;
@@ -42,19 +42,20 @@ const BOOT_ARCHITECTURE: u16 = (1 << 0) | (1 << 2);
 const NO_C2: u16 = 101;
 const NO_C3: u16 = 1001;
 
-/// Places the tables for `vcpus` vCPUs at [`ACPI_START`] and gives the address of the RSDP, which is the first.
-pub(super) fn place(space: &mut GuestSpace<'_>, vcpus: u32) -> Result<u64, LoadError> {
+/// Places the tables for `vcpus` vCPUs at [`ACPI_START`], with a memory balloon or without, and gives the address of
+/// the RSDP, which is the first.
+pub(super) fn place(space: &mut GuestSpace<'_>, vcpus: u32, balloon: bool) -> Result<u64, LoadError> {
     let vcpus = u8::try_from(vcpus.min(MAX_VCPUS)).unwrap_or(u8::MAX);
-    space.write("ACPI tables", ACPI_START, &tables(ACPI_START, vcpus))?;
+    space.write("ACPI tables", ACPI_START, &tables(ACPI_START, vcpus, balloon))?;
     Ok(ACPI_START)
 }
 
 /// The tables one behind the other as they are at `base`, each on a multiple of 64 (which the FACS asks for).
-fn tables(base: u64, vcpus: u8) -> Vec<u8> {
+fn tables(base: u64, vcpus: u8, balloon: bool) -> Vec<u8> {
     // The RSDP's place is kept; it is written last, when its pointers are known.
     let mut area = Area { base, bytes: vec![0; Rsdp::len()] };
     let facs = area.push(&FACS::new());
-    let dsdt = area.push(&dsdt::table());
+    let dsdt = area.push(&dsdt::table(balloon));
     let fadt = area.push(&fadt(facs, dsdt));
     let madt = area.push(&madt(vcpus));
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
@@ -179,8 +180,9 @@ fn madt(vcpus: u8) -> Sdt {
     for id in 0..vcpus {
         madt.append_slice(ProcessorLocalApic::new(id, id, EnabledStatus::Enabled).as_bytes());
     }
-    // ID 0, and the global system interrupts from 0 on.
-    madt.append_slice(IoApic::new(0, u32::try_from(IOAPIC_BASE).unwrap_or(0), 0).as_bytes());
+    // The global system interrupts from 0 on.
+    let io_apic = IoApic::new(ioapic_id(vcpus.into()), u32::try_from(IOAPIC_BASE).unwrap_or(0), 0);
+    madt.append_slice(io_apic.as_bytes());
     // The PIT is wired to input 2 of the IOAPIC, as on every PC since input 0 was taken by the 8259.
     for (source, gsi, flags) in [(0, 2, CONFORMS), (SCI, u32::from(SCI), ACTIVE_HIGH_LEVEL)] {
         let entry = InterruptSourceOverride {

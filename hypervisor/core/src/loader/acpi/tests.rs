@@ -19,7 +19,7 @@ fn table<'a>(area: &'a [u8], gpa: u32, signature: &[u8; 4]) -> &'a [u8] {
 
 #[test]
 fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
-    let area = tables(ACPI_START, 3);
+    let area = tables(ACPI_START, 3, true);
     assert_eq!(&area[..8], b"RSD PTR ");
     assert_eq!(area[15], 2, "revision");
     for len in [20, 36] {
@@ -58,7 +58,8 @@ fn the_fadt_names_the_ports_of_the_devices() {
 
 #[test]
 fn the_madt_has_one_local_apic_for_each_vcpu() {
-    for vcpus in [1, 4, 255] {
+    // The I/O APIC's ID is behind those of the local APICs as long as it has bits for it.
+    for (vcpus, ioapic_id) in [(1, 1), (4, 4), (15, 15), (16, 0), (64, 0), (255, 0)] {
         let madt = madt(vcpus);
         let mut entries = &madt.as_slice()[44..];
         let mut found = Vec::new();
@@ -72,7 +73,7 @@ fn the_madt_has_one_local_apic_for_each_vcpu() {
         assert_eq!(
             rest,
             [
-                vec![1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0],
+                vec![1, 12, ioapic_id, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0],
                 vec![2, 10, 0, 0, 2, 0, 0, 0, 0, 0],
                 vec![2, 10, 0, 9, 9, 0, 0, 0, 13, 0],
                 vec![4, 6, 0xff, 0, 0, 1],
@@ -81,7 +82,37 @@ fn the_madt_has_one_local_apic_for_each_vcpu() {
     }
 }
 
+/// Whether the DSDT has `part` in it.
+fn dsdt_holds(balloon: bool, part: &[u8]) -> bool {
+    dsdt::table(balloon).as_slice().windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn the_dsdt_describes_the_balloon_where_there_is_one() {
+    let resources = [
+        // "32-Bit Fixed Memory Range Descriptor": read-write, base, length.
+        &[0x86, 9, 0, 1, 0x00, 0x00, 0xd1, 0xfe, 0x00, 0x10, 0, 0][..],
+        // "Extended Interrupt Descriptor": consumer, level, active high, exclusive; one interrupt, 16.
+        &[0x89, 6, 0, 1, 1, 16, 0, 0, 0][..],
+        // "End Tag".
+        &[0x79, 0][..],
+    ]
+    .concat();
+    // NameOp _HID, then a string.
+    let name = b"\x08_HID\x0dLNRO0005\0";
+    assert!(dsdt_holds(true, name) && dsdt_holds(true, &resources));
+    assert!(!dsdt_holds(false, name) && !dsdt_holds(false, &resources));
+}
+
+#[test]
+fn no_device_lies_where_another_is_or_where_ram_is() {
+    use crate::device::board::spec::{BALLOON_BASE, BALLOON_END, IOAPIC_END};
+    use crate::loader::layout::FIXED_DEVICES_START;
+    const { assert!(FIXED_DEVICES_START <= IOAPIC_BASE && IOAPIC_END <= BALLOON_BASE) };
+    const { assert!(BALLOON_END <= LOCAL_APIC_GPA as u64) };
+}
+
 #[test]
 fn the_tables_end_before_the_bios_area() {
-    assert!(tables(ACPI_START, 255).len() < 0x1_0000);
+    assert!(tables(ACPI_START, 255, true).len() < 0x1_0000);
 }

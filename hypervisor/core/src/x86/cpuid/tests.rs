@@ -163,8 +163,24 @@ fn the_hypervisor_introduces_itself() {
     let [max, ebx, ecx, edx] = look(&policy, HYPERVISOR_BASE, 0);
     assert_eq!(max, HYPERVISOR_FREQUENCIES);
     assert_eq!([ebx, ecx, edx].map(u32::to_le_bytes).concat(), SIGNATURE);
-    for leaf in [0x4000_0002, 0x4000_000f, 0x4000_0011, 0x4000_0100, 0x4fff_ffff] {
+    for leaf in [0x4000_0002, 0x4000_000f, 0x4000_0011, 0x4000_00ff, 0x4000_0102, 0x4000_0200, 0x4fff_ffff] {
         assert_eq!(look(&policy, leaf, 0), [0; 4]);
+    }
+}
+
+#[test]
+fn kvms_leaves_offer_steal_time_and_no_clock() {
+    let told = policy(CONFIG);
+    let [max, ebx, ecx, edx] = look(&told, 0x4000_0100, 0);
+    assert_eq!(max, 0x4000_0101);
+    assert_eq!([ebx, ecx, edx].map(u32::to_le_bytes).concat(), b"KVMKVMKVM\0\0\0");
+    // "1 NOP_IO_DELAY: not necessary to perform delays on PIO operations", "5 STEAL_TIME".
+    assert_eq!(look(&told, 0x4000_0101, 0), [0b10_0010, 0, 0, 0]);
+    assert!(told.has_steal_time());
+    let untold = policy(CpuidConfig { steal_time: false, ..CONFIG });
+    assert!(!untold.has_steal_time());
+    for leaf in [0x4000_0100, 0x4000_0101] {
+        assert_eq!(look(&untold, leaf, 0), [0; 4]);
     }
 }
 

@@ -1,9 +1,12 @@
 //! Model-specific registers by number, and the fields of those that Lamina keeps.
 //!
-//! Source: Intel SDM volume 4, "Architectural MSRs"; volume 3, "Memory Type Range Registers", "Page Attribute Table".
+//! Source: Intel SDM volume 4, "Architectural MSRs"; volume 3, "Memory Type Range Registers", "Page Attribute Table". KVM's:
+//! Linux, Documentation/virt/kvm/x86/msr.rst.
 
 /// Time-stamp counter.
 pub const IA32_TSC: u32 = 0x10;
+/// KVM's: where the guest wants its clock, by the older of two numbers.
+pub const MSR_KVM_SYSTEM_TIME: u32 = 0x12;
 /// Platform ID, for choosing a microcode update.
 pub const IA32_PLATFORM_ID: u32 = 0x17;
 /// Base address, mode and enable bit of the local APIC.
@@ -66,6 +69,8 @@ pub const X2APIC_TPR: u32 = 0x808;
 pub const X2APIC_EOI: u32 = 0x80b;
 /// x2APIC self-IPI register (write only).
 pub const X2APIC_SELF_IPI: u32 = 0x83f;
+/// KVM's: where the guest wants to be told its steal time, bit 0: whether.
+pub const MSR_KVM_STEAL_TIME: u32 = 0x4b56_4d03;
 /// Extended features: SYSCALL, IA-32e mode, NX.
 pub const IA32_EFER: u32 = 0xc000_0080;
 /// Segment selectors of SYSCALL.

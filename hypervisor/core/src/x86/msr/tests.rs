@@ -44,6 +44,17 @@ const WRITES: &[(u32, u64, bool, u64)] = &[
     (IA32_MTRR_PHYSBASE0, 1 << 39, false, 0),
     (IA32_MTRR_PHYSMASK7, 0x7f_8000_0800, true, 0x7f_8000_0800),
     (IA32_MTRR_PHYSMASK7, 0x7f_8000_0c00, false, 0),
+    (MSR_KVM_STEAL_TIME, 0x1_2341, true, 0x1_2341),
+    (MSR_KVM_STEAL_TIME, 0x1_2340, true, 0x1_2340),
+    (MSR_KVM_STEAL_TIME, u64::MAX << 6, true, u64::MAX << 6),
+    (MSR_KVM_STEAL_TIME, 0x1_2343, false, 0),
+    (MSR_KVM_STEAL_TIME, 0x1_2361, false, 0),
+    (MSR_KVM_STEAL_TIME, 0x1_2350, false, 0),
+    (MSR_KVM_SYSTEM_TIME, 0, true, 0),
+    (MSR_KVM_SYSTEM_TIME, 0x1001, false, 0),
+    (0x11, 0, false, 0),
+    (0x4b56_4d01, 0, false, 0),
+    (0x4b56_4d04, 0, false, 0),
     (0x210, 0, false, 0),
     (0x48, 0, false, 0),
     (0x10a, 0, false, 0),
@@ -119,6 +130,24 @@ fn tsc_aux_comes_with_rdtscp() {
     assert_eq!(write(&mut cpu, &mut FakeVcpu::bits64(), IA32_TSC_AUX, 0, 0), Err(MsrFault::Unknown));
 }
 
+#[test]
+fn kvms_msrs_come_with_its_leaves() {
+    let config = crate::x86::cpuid::CpuidConfig { steal_time: false, ..CONFIG };
+    let mut cpu = CpuState::new(&generous_host, config, 0);
+    for msr in [MSR_KVM_STEAL_TIME, MSR_KVM_SYSTEM_TIME] {
+        assert_eq!(read(&cpu, &FakeVcpu::bits64(), msr, 0), Err(MsrFault::Unknown));
+        assert_eq!(write(&mut cpu, &mut FakeVcpu::bits64(), msr, 0, 0), Err(MsrFault::Unknown));
+    }
+}
+
+#[test]
+fn a_reset_switches_steal_time_off() {
+    let (mut cpu, mut state) = (cpu(), FakeVcpu::bits64());
+    write(&mut cpu, &mut state, MSR_KVM_STEAL_TIME, 0x1001, 0).unwrap();
+    cpu.reset();
+    assert_eq!(read(&cpu, &state, MSR_KVM_STEAL_TIME, 0), Ok(0));
+}
+
 /// The MSRs whose bit is clear in one half of a bitmap.
 fn without_exit(bitmap: &[u8; MSR_BITMAP_LEN], half: usize) -> Vec<u32> {
     let bit = |at: usize, index: u32| bitmap[at + index as usize / 8] >> (index % 8) & 1;
@@ -161,7 +190,7 @@ fn the_bitmap_lets_through_what_the_table_says() {
 
 proptest! {
     #[test]
-    fn no_access_panics(msr in prop_oneof![any::<u32>(), 0u32..0x300, 0xc000_0080u32..0xc000_0110], value in any::<u64>(), now in any::<u64>()) {
+    fn no_access_panics(msr in prop_oneof![any::<u32>(), 0u32..0x300, 0xc000_0080u32..0xc000_0110, 0x4b56_4d00u32..0x4b56_4d10], value in any::<u64>(), now in any::<u64>()) {
         let (mut cpu, mut state) = (cpu(), FakeVcpu::bits64());
         let before = cpu.clone();
         if write(&mut cpu, &mut state, msr, value, now).is_err() {

@@ -1,0 +1,191 @@
+//! From a VM exit to its consequence: [`lamina_core::exit::handle`] decides, this applies.
+
+use super::vcpu::{Context, SliceEnd};
+use super::{Machine, Shared};
+use crate::cpus::{self, BOOT_CPU};
+use crate::{logger, trace};
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::ops::ControlFlow;
+use lamina_core::exit::{self, Event, EventKind, Merged, Outcome, RawExit, StopReason};
+use lamina_core::memory::GuestPhysAddr;
+use lamina_core::vm::Activity;
+use lamina_core::vmx::{ExitReason, GuestField};
+use lamina_core::x86::VcpuState;
+use lamina_hw::mem::PopulateError;
+use lamina_hw::vmx::CurrentVmcs;
+use lamina_hw::{cpu, serial, time};
+use spin::MutexGuard;
+
+/// How long a guest waits that has written more than the host's serial line takes: some milliseconds at a usual TSC's rate, for
+/// some dozen characters.
+const LINE_IS_BUSY_TICKS: u64 = 1 << 18;
+
+/// With the VM's lock if the turn goes on.
+type Handled<'a> = ControlFlow<SliceEnd, MutexGuard<'a, Shared>>;
+
+impl Context {
+    /// Decides about an exit and applies what follows.
+    pub(super) fn handle<'a>(
+        &mut self,
+        exit: &RawExit,
+        vmcs: &mut CurrentVmcs<'_>,
+        machine: &'a Machine,
+    ) -> Handled<'a> {
+        let reason = ExitReason::of(exit.reason);
+        match reason {
+            Some(ExitReason::ExternalInterrupt) => {
+                let [vector, ..] = exit.interruption_info.to_le_bytes();
+                cpu::acknowledge(vector);
+                if cpu::this() == BOOT_CPU && serial::has_input() {
+                    cpus::decide_anew(BOOT_CPU);
+                }
+            }
+            Some(ExitReason::ExceptionOrNmi) if is_debug_exception(exit) => vmcs.set_debug_status(exit.qualification),
+            Some(ExitReason::InvalidGuestState) => {
+                let reason = explain_invalid_state(vmcs);
+                return ControlFlow::Break(SliceEnd::Stopped(StopReason::Crashed(reason)));
+            }
+            _ => {}
+        }
+        if exit::nmi_unblocked_by_iret(exit) {
+            vmcs.set_nmi_blocking(true);
+        }
+        let mut cr2 = vmcs.cr2();
+        let old_cr2 = cr2;
+        let mut shared = machine.lock();
+        let now = time::now().wrapping_sub(shared.origin);
+        let index = usize::from(self.index);
+        let Shared { board, apics, counters, .. } = &mut *shared;
+        let (Some(apic), Some(counters)) = (apics.local(index), counters.get_mut(index)) else {
+            return ControlFlow::Continue(shared);
+        };
+        let mut ctx = exit::Context {
+            state: vmcs,
+            gprs: &mut self.gprs,
+            cr2: &mut cr2,
+            memory: &mut &machine.ram,
+            ram: machine.ram.layout(),
+            board,
+            apic,
+            cpu: &mut self.cpu,
+            now,
+            counters,
+        };
+        let outcome = if self.traced_exits == 0 {
+            exit::handle(exit, &mut ctx)
+        } else {
+            trace::handle(exit, &mut ctx, &mut self.traced_exits)
+        };
+        if cr2 != old_cr2 {
+            vmcs.set_cr2(cr2);
+        }
+        let mut busy = false;
+        match reason {
+            Some(ExitReason::Cpuid | ExitReason::ExternalInterrupt | ExitReason::PreemptionTimer) => {}
+            Some(ExitReason::IoInstruction) => {
+                self.interrupt_status_stale = true;
+                let Shared { board, port, .. } = &mut *shared;
+                let mut wrote = false;
+                board.serial_output(|bytes| {
+                    port.lock().guest_wrote(bytes);
+                    wrote = true;
+                });
+                busy = wrote && logger::is_full();
+            }
+            _ => self.interrupt_status_stale = true,
+        }
+        let handled = self.apply(outcome, exit, vmcs, machine, shared);
+        if busy && handled.is_continue() {
+            // The host's line takes no more: the guest goes on when it has taken some of what waits.
+            return ControlFlow::Break(SliceEnd::Halted {
+                wake_at: Some(time::now().saturating_add(LINE_IS_BUSY_TICKS)),
+            });
+        }
+        handled
+    }
+
+    /// Applies the outcome of an exit: the one place where consequences happen.
+    fn apply<'a>(
+        &mut self,
+        outcome: Outcome,
+        exit: &RawExit,
+        vmcs: &mut CurrentVmcs<'_>,
+        machine: &'a Machine,
+        mut shared: MutexGuard<'a, Shared>,
+    ) -> Handled<'a> {
+        match outcome {
+            Outcome::Resume => self.pending = exit::interrupted_event(exit),
+            Outcome::Advance => exit::advance(vmcs, exit.instruction_len),
+            Outcome::Inject(event) => self.inject(event, exit::interrupted_event(exit), vmcs, &mut shared)?,
+            Outcome::Populate(gpa) => {
+                self.pending = exit::interrupted_event(exit);
+                // Scrubbing a large page takes its time: the other vCPUs need not wait for it.
+                drop(shared);
+                populate(machine, gpa)?;
+                shared = machine.lock();
+            }
+            Outcome::Yield => return ControlFlow::Break(SliceEnd::Yielded),
+            Outcome::Halt => {
+                exit::advance(vmcs, exit.instruction_len);
+                const INTERRUPT_FLAG: u64 = 1 << 9;
+                let interruptible = vmcs.read(GuestField::Rflags) & INTERRUPT_FLAG != 0;
+                self.activity = Activity::Halted { interruptible };
+            }
+            Outcome::Stop(reason) => return ControlFlow::Break(SliceEnd::Stopped(reason)),
+        }
+        ControlFlow::Continue(shared)
+    }
+
+    /// Has `event` delivered next. It may have come up while `interrupted` was being delivered.
+    fn inject(
+        &mut self,
+        event: Event,
+        interrupted: Option<Event>,
+        vmcs: &mut CurrentVmcs<'_>,
+        shared: &mut Shared,
+    ) -> ControlFlow<SliceEnd> {
+        match interrupted.map_or(Merged::Inject(event), |interrupted| exit::merge(interrupted, event)) {
+            Merged::Inject(event) => {
+                self.pending = Some(event);
+                // An interrupt or NMI was acknowledged already: it must not be lost when an exception goes first.
+                match interrupted.map(|event| event.kind) {
+                    Some(EventKind::ExternalInterrupt) => self.deferred = interrupted,
+                    Some(EventKind::Nmi) => {
+                        if let Some(apic) = shared.apics.local(usize::from(self.index)) {
+                            apic.return_nmi();
+                        }
+                        vmcs.set_nmi_blocking(false);
+                    }
+                    _ => {}
+                }
+                ControlFlow::Continue(())
+            }
+            Merged::TripleFault => {
+                let rip = vmcs.read(GuestField::Rip);
+                let report = format!("triple fault: vector {} on top of a double fault; RIP {rip:#x}", event.vector);
+                ControlFlow::Break(SliceEnd::Stopped(StopReason::Crashed(report)))
+            }
+        }
+    }
+}
+
+/// Backs a page. Where memory is short the access is not lost: the vCPU makes it again when its turn comes.
+fn populate(machine: &Machine, gpa: GuestPhysAddr) -> ControlFlow<SliceEnd> {
+    match machine.ram.populate(gpa) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(PopulateError::AtLimit(_) | PopulateError::OutOfFrames(_)) => ControlFlow::Break(SliceEnd::Starved(gpa)),
+        Err(error) => ControlFlow::Break(SliceEnd::Stopped(StopReason::Crashed(error.to_string()))),
+    }
+}
+
+/// Whether this exception exit is for a #DB, INT1's aside.
+fn is_debug_exception(exit: &RawExit) -> bool {
+    exit.interruption_info & 0x7ff == (EventKind::HardwareException as u32) << 8 | 1
+}
+
+#[cold]
+fn explain_invalid_state(vmcs: &CurrentVmcs<'_>) -> String {
+    let broken = vmcs.broken_rules();
+    format!("VM entry failed, invalid guest state: {}", broken.join("; "))
+}

@@ -1,0 +1,82 @@
+//! The manager at work: every verb that changes VMs, and what follows when something happens to one. A verb happens whole or
+//! not at all.
+//!
+//! All of it is done on the boot CPU, one thing after the other, while that CPU has no vCPU. The manager's lock is held for short
+//! steps only: to build a machine or to take one down takes long, and meanwhile the other CPUs run what they have.
+//!
+//! - `define`: creating VMs, and changing what they are given
+//! - `life`: starting, pausing, ending, and what guests do of their own accord
+//! - `memory`: carrying out what the allocator decides
+
+mod define;
+mod life;
+mod memory;
+
+pub(crate) use memory::{allocator, count_memory};
+
+use crate::hypervisor::Hypervisor;
+use crate::vm::Vm;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use lamina_core::vm::{Candidate, Targets, Verb};
+use lamina_hw::mem;
+use lamina_hw::vmx::VmxRoot;
+
+/// The manager at work, on the boot CPU.
+pub(crate) struct Vmm<'a> {
+    pub(crate) hypervisor: &'static Hypervisor,
+    /// The boot CPU's: new vCPUs are programmed on it.
+    pub(crate) root: &'a mut VmxRoot,
+}
+
+impl Vmm<'_> {
+    /// Runs `f` on the VM with this number, if it is still there, under the manager's lock.
+    pub(crate) fn with_vm<T>(&self, id: u32, f: impl FnOnce(&mut Vm) -> T) -> Option<T> {
+        self.hypervisor.manager.lock().by_id(id).map(f)
+    }
+
+    /// The number of the VM called `name`.
+    ///
+    /// # Errors
+    /// One line that names the VMs there are.
+    pub(crate) fn find(&self, name: &str) -> Result<u32, String> {
+        let manager = self.hypervisor.manager.lock();
+        if let Some(vm) = manager.vms.iter().find(|vm| vm.config.name == name) {
+            return Ok(vm.id);
+        }
+        let names: Vec<&str> = manager.vms.iter().map(|vm| vm.config.name.as_str()).collect();
+        let there =
+            if names.is_empty() { "there is none".to_string() } else { format!("there are: {}", names.join(", ")) };
+        Err(format!("no VM is called {name}; {there}"))
+    }
+
+    /// The VMs that a verb is for and that can follow it, by number and name.
+    ///
+    /// # Errors
+    /// One line; then none of them is to follow.
+    fn targets(&self, targets: &Targets, verb: Verb) -> Result<Vec<(u32, String)>, String> {
+        let manager = self.hypervisor.manager.lock();
+        let candidate = |vm: &Vm| (vm.id, vm.config.name.clone(), vm.config.group.clone(), vm.state);
+        let vms: Vec<_> = manager.vms.iter().map(candidate).collect();
+        drop(manager);
+        let candidates: Vec<Candidate<'_>> = vms
+            .iter()
+            .map(|(_, name, group, state)| Candidate { name, group: group.as_deref(), state: *state })
+            .collect();
+        let planned = targets.plan(verb, &candidates)?;
+        Ok(planned.into_iter().filter_map(|index| vms.get(index)).map(|(id, name, ..)| (*id, name.clone())).collect())
+    }
+}
+
+/// Whether the hypervisor's heap has room for another VM or another start, besides what the console's answers take.
+fn check_heap() -> Result<(), String> {
+    const RESERVE_BYTES: usize = 1 << 20;
+    let (used, all) = mem::heap_usage();
+    if all.saturating_sub(used) < RESERVE_BYTES {
+        return Err(format!(
+            "the hypervisor's heap is nearly full ({used} of {all} bytes): destroy VMs that are not needed"
+        ));
+    }
+    Ok(())
+}
