@@ -52,6 +52,22 @@ fn one_that_was_stopped_and_started_while_it_ran_goes_on() {
 }
 
 #[test]
+fn some_idle_cpu_asks_when_a_cap_lets_go() {
+    let mut sched = two_vms(PolicyKind::Fair, 2);
+    sched.set_params(1, VmParams { cap_percent: Some(50), ..params(100) }, 0);
+    assert_eq!(sched.pick_next(CPU0, 0), Decision::Idle { until: None });
+    assert_eq!(sched.pick_next(CPU1, 0), Decision::Idle { until: None });
+    // A cap's budget starts empty: one CPU is to ask when there is some.
+    assert_eq!(sched.wake(A, 1), Some(CPU0));
+    let Decision::Idle { until: Some(due) } = sched.pick_next(CPU0, 1) else { panic!("A is held back") };
+    // That CPU gets other work before: the other one takes its duty over.
+    assert_eq!(sched.wake(B, 2), Some(CPU0));
+    assert!(matches!(sched.pick_next(CPU0, 2), Decision::Run { vcpu: B, call: Some(CPU1), .. }));
+    assert_eq!(sched.pick_next(CPU1, 2), Decision::Idle { until: Some(due) });
+    assert!(matches!(sched.pick_next(CPU1, due), Decision::Run { vcpu: A, call: None, .. }));
+}
+
+#[test]
 fn what_nobody_knows_is_ignored() {
     let mut sched = Scheduler::new(PolicyKind::Fair, 1, HZ);
     assert_eq!(sched.wake(A, 0), None);
