@@ -48,6 +48,8 @@ pub(crate) struct Vm {
     pub(crate) held_until: Option<u64>,
     /// The host TSC at which it is ended, if it has not ended by itself: its power button was pressed.
     pub(crate) stop_by: Option<u64>,
+    /// Its power button is to be pressed once those that come after it have ended, with this grace time in microseconds.
+    pub(crate) press_later: Option<u64>,
     /// How many exits its next start prints as records.
     pub(crate) trace_exits: u32,
     typed: VecDeque<u8>,
@@ -76,6 +78,7 @@ impl Vm {
             over: false,
             held_until: None,
             stop_by: None,
+            press_later: None,
             trace_exits: 0,
             typed: VecDeque::new(),
         }

@@ -4,6 +4,7 @@
 use super::{Vmm, check_heap};
 use crate::machine::{BuildRequest, Machine};
 use crate::manager::{Happened, News};
+use crate::vm::Vm;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -174,6 +175,7 @@ impl Vmm<'_> {
         vm.held_until = None;
         vm.over = false;
         vm.stop_by = None;
+        vm.press_later = None;
         vm.state = State::Starting;
         let old_machine = vm.take_machine();
         drop(manager);
@@ -228,19 +230,39 @@ impl Vmm<'_> {
         Machine::new(self.hypervisor, self.root, &request)
     }
 
-    /// Presses the power button; a guest that has not ended after its grace time is ended.
+    /// Presses the power button, or does so once those that come after the VM and are ending too have ended. A guest that has
+    /// not ended after its grace time is ended.
     fn press_power_button(&mut self, id: u32, grace_us: Option<u64>) {
         let mut manager = self.hypervisor.manager.lock();
+        let Some(vm) = manager.vms.iter().find(|vm| vm.id == id) else { return };
+        let needs = |other: &Vm| other.state == State::Stopping && other.config.comes_after(&vm.config);
+        let is_needed = manager.vms.iter().any(needs);
         let Some(vm) = manager.by_id(id) else { return };
         let grace_us = grace_us.or(vm.config.stop_grace_us).unwrap_or(self.hypervisor.host.stop_grace_us);
-        let stop_by = time::now().saturating_add(self.hypervisor.us_to_ticks(grace_us));
         vm.state = State::Stopping;
+        vm.press_later = is_needed.then_some(grace_us);
+        if is_needed {
+            return;
+        }
+        let stop_by = time::now().saturating_add(self.hypervisor.us_to_ticks(grace_us));
         vm.stop_by = Some(stop_by);
         if let Some(machine) = &vm.machine {
             machine.press_power_button();
         }
         manager.notify_vcpu_0(id);
         manager.appointments.insert((stop_by, id));
+    }
+
+    /// A VM has ended, or is no longer ending: those that waited for that are asked to end.
+    fn press_buttons(&mut self) {
+        let waiting: Vec<(u32, u64)> = {
+            let manager = self.hypervisor.manager.lock();
+            let ending = manager.vms.iter().filter(|vm| vm.state == State::Stopping);
+            ending.filter_map(|vm| Some((vm.id, vm.press_later?))).collect()
+        };
+        for (id, grace_us) in waiting {
+            self.press_power_button(id, Some(grace_us));
+        }
     }
 
     fn resume(&mut self, id: u32, next: State) {
@@ -274,6 +296,7 @@ impl Vmm<'_> {
             vm.state = state;
             vm.held_until = None;
             vm.stop_by = None;
+            vm.press_later = None;
             vm.over = false;
             vm.port.lock().guest_ended();
             if state == State::Crashed {
@@ -287,6 +310,7 @@ impl Vmm<'_> {
         drop(machine);
         self.hypervisor.manager.lock().allocator.ended(id);
         self.look_for_memory();
+        self.press_buttons();
     }
 
     /// Sees to what happened to VMs while they ran.
@@ -322,7 +346,10 @@ impl Vmm<'_> {
         log::info!("vm {name}: reset by the guest");
         let (before, ran) = (time::now(), time::now().saturating_sub(started_at));
         match self.power_on(id) {
-            Ok(()) => self.hold_back(id, before, ran),
+            Ok(()) => {
+                self.hold_back(id, before, ran);
+                self.press_buttons();
+            }
             Err(error) => log::error!("{error}"),
         }
     }

@@ -150,7 +150,7 @@ impl Vmm<'_> {
         let Some(vm) = manager.by_id(id) else { return };
         let Ok(state) = transition(vm.state, Event::MemoryBack) else { return };
         // One that was asked to end is still expected to.
-        vm.state = if vm.stop_by.is_some() { State::Stopping } else { state };
+        vm.state = if vm.stop_by.is_some() || vm.press_later.is_some() { State::Stopping } else { state };
         vm.skip_pause(time::now());
         log::info!("vm {}: goes on: there is memory for it", vm.config.name);
         manager.wake_vm(id);
