@@ -123,3 +123,37 @@ impl Default for ExitCounters {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn merged_counters_are_those_of_one_that_counted_all() {
+        let (mut first, mut second, mut both) = (ExitCounters::new(), ExitCounters::new(), ExitCounters::new());
+        for (step, reason) in (0..200_u32).map(|step| (step, step * 7 % 90)) {
+            let own = if step % 3 == 0 { &mut first } else { &mut second };
+            for counters in [own, &mut both] {
+                counters.count_exit(reason);
+                counters.unknown_ports.count(u64::from(step % 5));
+                counters.unknown_pages.count(u64::from(step));
+            }
+        }
+        first.merge(&second);
+        assert_eq!((first.total(), first.by_reason()), (both.total(), both.by_reason()));
+        let sorted = |tally: &Tally| {
+            let mut entries: Vec<_> = tally.entries().collect();
+            entries.sort_unstable();
+            entries
+        };
+        assert_eq!(sorted(&first.unknown_ports), sorted(&both.unknown_ports));
+        assert_eq!(first.unknown_pages.entries().count(), TALLY_LEN);
+        assert_eq!(
+            first.unknown_pages.total(),
+            both.unknown_pages.total(),
+            "what finds no place is counted with the others"
+        );
+        assert_eq!(first.unknown_msrs, Tally::default());
+    }
+}

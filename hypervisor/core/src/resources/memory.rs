@@ -2,7 +2,7 @@
 
 use super::admission::MemoryAsk;
 use super::request::check_memory;
-use super::{Allocator, Miscount, Refusal, Size, Strategy, TargetChange};
+use super::{Allocator, Refusal, Size, Strategy, TargetChange};
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -82,8 +82,8 @@ impl Allocator {
         self.change(vm, |row| row.can_shrink = can_shrink);
     }
 
-    /// A VM's balloon holds `bytes` now: memory that its guest will not touch. Frames that backed it are reported by
-    /// [`Allocator::released`].
+    /// A VM's balloon holds `bytes` now: memory that its guest will not touch. That the frames are gone that backed it is told
+    /// by [`Allocator::measured`].
     pub fn ballooned(&mut self, vm: u32, bytes: u64) {
         self.change(vm, |row| {
             row.ballooned = bytes.min(row.max);
@@ -91,19 +91,6 @@ impl Allocator {
                 row.ceiling = row.target;
             }
         });
-    }
-
-    /// A VM gave `bytes` of frames back. Allocates nothing.
-    ///
-    /// # Errors
-    /// [`Miscount`] if it has not that many; nothing was changed.
-    pub fn released(&mut self, vm: u32, bytes: u64) -> Result<(), Miscount> {
-        let released = self.change(vm, |row| {
-            row.populated = row.populated.checked_sub(bytes).ok_or(Miscount::NotThere)?;
-            Ok(())
-        });
-        self.settle();
-        released.unwrap_or(Err(Miscount::Unknown))
     }
 
     /// A VM was stopped and all its frames are free. It keeps its reservation.

@@ -27,14 +27,15 @@
 //! # Touch
 //! [`Allocator::touch`] answers [`Touch::Back`], or [`Touch::Wait`] to a VM beyond its target and, under overcommit, to
 //! one that finds no host memory. That VM is to be paused; the others go on. After anything that gives memory back,
-//! [`Allocator::memory_came_back`] says who may go on, oldest first; what it was paused for is kept for it. `touch`,
-//! [`Allocator::backed`] and [`Allocator::released`] allocate nothing.
+//! [`Allocator::memory_came_back`] says who may go on, oldest first; what it was paused for is kept for it. A VM may have as
+//! much backed without asking as [`Allocator::granted_bytes`] says, and is counted afterwards ([`Allocator::measured`]).
+//! `touch` and `measured` allocate nothing.
 //!
 //! # What the caller owes
-//! - `touch` and the `backed` that follows it happen under one lock, and the memory the host has free is told truly.
+//! - VMs are counted ([`Allocator::measured`]) before anything is decided, and the memory the host has free is told truly.
 //! - A VM is started only if [`Allocator::may_start`] allows it; [`Allocator::ended`] follows when its frames are free.
 //! - Each [`TargetChange`] is told to the guest's balloon, which is to hold `max - target`. What the guest takes out of
-//!   its memory is reported by [`Allocator::ballooned`], and the frames freed by that with [`Allocator::released`].
+//!   its memory is reported by [`Allocator::ballooned`], and the frames freed by that with the next count.
 //! - [`Allocator::memory_came_back`] follows whatever may have given memory back: a VM stopped, destroyed or made smaller,
 //!   a target raised, frames released, a rebalance.
 //! - To a guest without a balloon its maximum is all RAM: it knows nothing of a target below, and waits when it gets there.
@@ -72,6 +73,6 @@ pub use refusal::{Holder, Refusal, Shortage};
 pub use request::{Grant, Grants, Request, TargetChange};
 pub use strategies::{REBALANCE_PERIOD_US, Sample};
 pub use strategy::Strategy;
-pub use touch::{Back, Miscount, Touch, WaitReason, WaitingVm};
+pub use touch::{Back, Touch, WaitReason, WaitingVm};
 pub use units::{Capacity, Overcommit, Size};
 pub use view::{ResourcesView, UsageView, VmResourcesView};

@@ -6,12 +6,11 @@ use crate::memory::PAGE_SIZE;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use thiserror::Error;
 
 /// The answer to a touch of a page that is not backed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Touch {
-    /// Back it, and say so with [`Allocator::backed`] before anybody else touches anything.
+    /// Back it, and say so with [`Allocator::measured`] before anybody else touches anything.
     Back,
     /// Pause the VM until [`Allocator::memory_came_back`] names it, and report why.
     Wait(WaitReason),
@@ -55,20 +54,6 @@ impl fmt::Display for WaitReason {
             Self::Unknown => f.write_str("it is not known to the allocator"),
         }
     }
-}
-
-/// A report that cannot be: the caller's count is wrong.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub enum Miscount {
-    /// There is no such VM.
-    #[error("no such VM")]
-    Unknown,
-    /// It was backed without having been allowed to.
-    #[error("backed beyond what the VM may have")]
-    NotGranted,
-    /// More was released than is populated.
-    #[error("released more than is populated")]
-    NotThere,
 }
 
 /// A VM that waits.
@@ -120,30 +105,14 @@ impl Allocator {
         Touch::Wait(reason)
     }
 
-    /// A VM's memory of `bytes` was backed, as [`Allocator::touch`] allowed. Allocates nothing.
-    ///
-    /// # Errors
-    /// [`Miscount`] if it was not allowed; nothing was changed.
-    pub fn backed(&mut self, vm: u32, bytes: u64) -> Result<(), Miscount> {
-        let headroom = self.headroom();
-        let row = self.row(vm).ok_or(Miscount::Unknown)?;
-        if !row.may_populate(bytes, headroom) {
-            return Err(Miscount::NotGranted);
-        }
-        self.change(vm, |row| {
-            row.populated += bytes;
-            row.kept = row.kept.saturating_sub(bytes);
-        });
-        Ok(())
-    }
-
-    /// A VM has `bytes` of frames now. For a caller that backs pages on its own, up to [`Allocator::granted_bytes`], and counts
-    /// afterwards. Allocates nothing.
+    /// A VM has `bytes` of frames now: more, as [`Allocator::granted_bytes`] or [`Allocator::touch`] allowed, or less, since its
+    /// balloon gave some back. Allocates nothing.
     pub fn measured(&mut self, vm: u32, bytes: u64) {
         self.change(vm, |row| {
             row.kept = row.kept.saturating_sub(bytes.saturating_sub(row.populated));
             row.populated = bytes;
         });
+        self.settle();
     }
 
     /// How much of a VM's memory may be backed without asking again, in bytes. Of what nobody has reserved, each VM that is on

@@ -36,19 +36,6 @@ impl Overcommit {
         if percent >= Self::NONE.0 && percent <= Self::MAX.0 { Some(Self(percent)) } else { None }
     }
 
-    /// The overcommit written as a factor with at most two decimals, such as `1.5`.
-    #[must_use]
-    pub fn from_factor(text: &str) -> Option<Self> {
-        let (whole, hundredths) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        if !digits(whole) || !digits(hundredths) || hundredths.len() > 2 {
-            return None;
-        }
-        let scale = if hundredths.len() == 1 { 10 } else { 1 };
-        let percent = whole.parse::<u32>().ok()?.checked_mul(100)?;
-        Self::from_percent(percent.checked_add(hundredths.parse::<u32>().ok()? * scale)?)
-    }
-
     /// In percent.
     #[must_use]
     pub const fn percent(self) -> u32 {

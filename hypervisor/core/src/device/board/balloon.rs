@@ -4,7 +4,6 @@ use super::Board;
 use super::spec::BALLOON_PIN;
 use crate::device::virtio::balloon::spec::STATS_QUEUE;
 use crate::device::virtio::balloon::{Balloon, GuestStats};
-use crate::device::virtio::mmio::VirtioMmio;
 use crate::memory::{GuestMemory, MemoryError};
 
 /// How a VM's balloon is doing. Pages have 4 KiB.
@@ -44,18 +43,6 @@ impl Board {
             stats_count,
             fault: balloon.fault(),
         })
-    }
-
-    /// Whether a driver in the guest runs the balloon, so that a target will be followed.
-    #[must_use]
-    pub fn balloon_driver_ready(&self) -> bool {
-        self.balloon.as_ref().is_some_and(VirtioMmio::is_driven)
-    }
-
-    /// How many 4 KiB pages the guest says it has given; 0 where the VM has no balloon.
-    #[must_use]
-    pub fn balloon_actual_pages(&self) -> u32 {
-        self.balloon.as_ref().map_or(0, |balloon| balloon.device().actual_pages())
     }
 
     /// Sets how many 4 KiB pages the guest shall have given, and interrupts its driver if that is new. A driver that

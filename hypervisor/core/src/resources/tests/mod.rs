@@ -47,10 +47,26 @@ fn refused<T: core::fmt::Debug>(
     line
 }
 
+fn flexible(name: &str, mib: u64, max_mib: u64) -> Request {
+    Request { memory_min_bytes: 4 * MIB, memory_max_bytes: max_mib * MIB, ..vm(name, mib) }
+}
+
 /// Backs `mib` MiB of a VM, which must be allowed.
 fn populate(allocator: &mut Allocator, vm: u32, mib: u64) {
     assert_eq!(allocator.touch(vm, mib * MIB, u64::MAX), Touch::Back);
-    allocator.backed(vm, mib * MIB).unwrap();
+    back(allocator, vm, mib * MIB);
+}
+
+/// `bytes` more of a VM are backed.
+fn back(allocator: &mut Allocator, vm: u32, bytes: u64) {
+    let populated = allocator.populated_bytes(vm).unwrap();
+    allocator.measured(vm, populated + bytes);
+}
+
+/// Takes `bytes` of what is backed of a VM, as its balloon gives them back.
+fn release(allocator: &mut Allocator, vm: u32, bytes: u64) {
+    let populated = allocator.populated_bytes(vm).unwrap();
+    allocator.measured(vm, populated - bytes);
 }
 
 /// The targets in MiB, by number.

@@ -199,7 +199,7 @@ impl Machine {
         match self.allocator.touch(vm, bytes, free) {
             Touch::Back => {
                 assert!(bytes <= free, "there is no memory to back it with");
-                self.allocator.backed(vm, bytes).unwrap();
+                self.allocator.measured(vm, row.populated + bytes);
                 self.backed.entry(vm).and_modify(|backed| *backed += bytes);
             }
             Touch::Wait(reason) => {
@@ -210,12 +210,12 @@ impl Machine {
     }
 
     fn release(&mut self, vm: u32, bytes: u64) -> bool {
-        let there = self.backed.get(&vm).is_some_and(|backed| *backed >= bytes);
-        assert_eq!(self.allocator.released(vm, bytes).is_ok(), there);
-        if there {
-            self.backed.entry(vm).and_modify(|backed| *backed -= bytes);
+        let left = self.backed.get(&vm).and_then(|backed| backed.checked_sub(bytes));
+        if let Some(left) = left {
+            self.allocator.measured(vm, left);
+            self.backed.insert(vm, left);
         }
-        !there
+        left.is_none()
     }
 
     /// The guest's balloon takes pages: first those that are populated.
@@ -296,9 +296,27 @@ impl Machine {
             assert!(used <= MEMORY);
             assert_eq!(sums.kept, 0);
         }
+        self.check_granted();
         let view = allocator.view();
         assert_eq!(view.memory.reserved, view.vms.iter().map(|vm| vm.reserved_bytes).sum::<u64>());
         assert!(view.memory.available + view.memory.reserved <= view.memory.limit);
+    }
+}
+
+impl Machine {
+    /// Whoever takes what is granted without asking could have asked; and if all do at once, no more is reserved than may be.
+    fn check_granted(&self) {
+        let mut all = self.allocator.clone();
+        for row in &self.allocator.rows {
+            let granted = self.allocator.granted_bytes(row.vm).expect("a VM that is there");
+            assert!(granted >= row.populated && granted <= row.max.max(row.populated), "{granted} of {row:?}");
+            if granted > row.populated {
+                let answer = self.allocator.clone().touch(row.vm, granted - row.populated, u64::MAX);
+                assert_eq!(answer, Touch::Back, "{granted} of {row:?}");
+            }
+            all.measured(row.vm, granted);
+        }
+        assert!(all.sums.reserved <= all.limit(), "{:?}", self.allocator.rows);
     }
 }
 

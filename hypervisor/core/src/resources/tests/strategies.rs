@@ -66,10 +66,10 @@ fn a_balloon_must_deliver_before_the_new_vm_may_start() {
     );
     assert_eq!(allocator.touch(4, PAGE_SIZE, u64::MAX), Touch::Wait(WaitReason::Owed { owed_bytes: 30 * MIB }));
     // The place is held: nobody else gets what comes back, not even who asks first.
-    allocator.released(1, 20 * MIB).unwrap();
+    release(&mut allocator, 1, 20 * MIB);
     refused(&mut allocator, |allocator| allocator.request(&of_priority("thief", 1, 1, 10), 5));
     assert!(allocator.memory_came_back(u64::MAX).ready.is_empty());
-    allocator.released(1, 10 * MIB).unwrap();
+    release(&mut allocator, 1, 10 * MIB);
     assert_eq!(allocator.may_start(4), Ok(()));
     let back = allocator.memory_came_back(u64::MAX);
     assert_eq!((back.ready, back.resume), ([4].into(), [4].into()));
@@ -88,7 +88,7 @@ fn what_a_balloon_already_owes_is_not_promised_twice() {
     assert_eq!(in_mib(&grants.changes), [(1, 50, 10, 90)]);
     refused(&mut allocator, |allocator| allocator.request(&of_priority("c", 1, 1, 20), 4));
     // Whoever can be paid whole is, the older of equals first.
-    allocator.released(1, 45 * MIB).unwrap();
+    release(&mut allocator, 1, 45 * MIB);
     assert_eq!((allocator.may_start(2).is_ok(), allocator.may_start(3).is_ok()), (false, true));
     allocator.ended(1);
     assert_eq!(allocator.may_start(2), Ok(()));
@@ -102,9 +102,9 @@ fn who_is_owed_memory_and_made_smaller_is_owed_less() {
     populate(&mut allocator, 1, 40);
     allocator.request(&of_priority("new", 1, 30, 40), 4).unwrap();
     assert_eq!(allocator.set_memory(4, 20 * MIB).unwrap().owed_bytes, 20 * MIB);
-    allocator.released(1, 19 * MIB).unwrap();
+    release(&mut allocator, 1, 19 * MIB);
     assert_eq!(allocator.view().vms[3].owed_bytes, 20 * MIB, "paid whole or not at all");
-    allocator.released(1, MIB).unwrap();
+    release(&mut allocator, 1, MIB);
     assert_eq!(allocator.view().vms[3].owed_bytes, 0);
     populate(&mut allocator, 4, 20);
 }
@@ -112,7 +112,7 @@ fn who_is_owed_memory_and_made_smaller_is_owed_less() {
 #[test]
 fn an_overcommit_that_could_not_deliver_what_is_promised_is_refused() {
     let mut allocator = full_machine();
-    allocator.set_overcommit(Overcommit::from_factor("1.1").unwrap()).unwrap();
+    allocator.set_overcommit(Overcommit::from_percent(110).unwrap()).unwrap();
     allocator.set_can_shrink(1, true);
     populate(&mut allocator, 1, 40);
     // 10 unreserved and 30 to come.
@@ -141,7 +141,7 @@ fn a_guest_that_is_owed_memory_draws_nothing_from_what_is_unreserved() {
     assert_eq!(allocator.set_memory(2, 50 * MIB).unwrap().owed_bytes, 30 * MIB);
     let owed = Touch::Wait(WaitReason::Owed { owed_bytes: 30 * MIB });
     assert_eq!(allocator.touch(2, 5 * MIB, u64::MAX), owed);
-    allocator.released(1, 20 * MIB).unwrap();
+    release(&mut allocator, 1, 20 * MIB);
     assert_eq!(allocator.touch(2, 30 * MIB, u64::MAX), Touch::Back);
 }
 
@@ -172,7 +172,7 @@ fn a_raise_of_a_higher_priority_takes_back_too() {
     assert_eq!(in_mib(&change.others), [(1, 40, 10, 30), (2, 40, 30, 0)]);
     assert_eq!(change.owed_bytes, 40 * MIB);
     assert!(matches!(allocator.touch(3, PAGE_SIZE, u64::MAX), Touch::Wait(WaitReason::Owed { .. })));
-    allocator.released(1, 30 * MIB).unwrap();
+    release(&mut allocator, 1, 30 * MIB);
     assert_eq!(allocator.memory_came_back(u64::MAX).resume, [3]);
     populate(&mut allocator, 3, 40);
 }
@@ -220,10 +220,10 @@ fn capacity_lets_balloons_deliver_before_it_gives_their_memory_away() {
     let grants = allocator.request(&shared("b"), 2).unwrap();
     assert_eq!(in_mib(&grants.changes), [(1, 100, 50, 50)]);
     assert_eq!((grants.vms[0].target_bytes, grants.vms[0].owed_bytes), (10 * MIB, 10 * MIB));
-    allocator.released(1, 30 * MIB).unwrap();
+    release(&mut allocator, 1, 30 * MIB);
     assert_eq!(allocator.may_start(2), Ok(()));
     assert_eq!(in_mib(&allocator.rebalance(0, &[])), [(2, 10, 30, 0)]);
-    allocator.released(1, 20 * MIB).unwrap();
+    release(&mut allocator, 1, 20 * MIB);
     assert_eq!(in_mib(&allocator.rebalance(0, &[])), [(2, 30, 50, 0)]);
 }
 

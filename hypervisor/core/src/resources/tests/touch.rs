@@ -2,9 +2,9 @@
 
 use super::*;
 
-fn overcommitted(mib: u64, factor: &str) -> Allocator {
+fn overcommitted(mib: u64, percent: u32) -> Allocator {
     let capacity = Capacity { cpus: 1, memory_bytes: mib * MIB };
-    Allocator::new(capacity, Overcommit::from_factor(factor).unwrap(), Strategy::Need)
+    Allocator::new(capacity, Overcommit::from_percent(percent).unwrap(), Strategy::Need)
 }
 
 const fn no_host_memory(free_mib: u64) -> Touch {
@@ -30,7 +30,7 @@ fn who_touches_beyond_the_target_waits_until_it_is_raised() {
 
 #[test]
 fn the_vm_that_touches_one_page_too_many_waits_and_the_others_go_on() {
-    let mut allocator = overcommitted(100, "1.5");
+    let mut allocator = overcommitted(100, 150);
     allocator.request(&vm("a", 75), 1).unwrap();
     allocator.request(&vm("b", 75), 2).unwrap();
     assert_eq!(allocator.view().memory.available, 0);
@@ -39,23 +39,23 @@ fn the_vm_that_touches_one_page_too_many_waits_and_the_others_go_on() {
     // 2 MiB are free.
     assert_eq!(allocator.touch(1, 4 * MIB, 2 * MIB), no_host_memory(2));
     assert_eq!(allocator.touch(2, MIB, 2 * MIB), Touch::Back);
-    allocator.backed(2, MIB).unwrap();
+    back(&mut allocator, 2, MIB);
     assert_eq!(allocator.memory_came_back(MIB), Back::default());
     let waiting = &allocator.waiting()[0];
     assert_eq!((waiting.vm, waiting.bytes, waiting.reason), (1, 4 * MIB, WaitReason::HostMemory { free_bytes: MIB }));
-    allocator.released(2, 3 * MIB).unwrap();
+    release(&mut allocator, 2, 3 * MIB);
     assert_eq!(allocator.memory_came_back(4 * MIB).resume, [1]);
     // What it was paused for is kept for it: nobody else gets it first.
     assert_eq!(allocator.touch(2, PAGE_SIZE, 4 * MIB), no_host_memory(0));
     assert_eq!(allocator.touch(1, 4 * MIB, 4 * MIB), Touch::Back);
-    allocator.backed(1, 4 * MIB).unwrap();
+    back(&mut allocator, 1, 4 * MIB);
     allocator.ended(1);
     assert_eq!(allocator.memory_came_back(64 * MIB).resume, [2]);
 }
 
 #[test]
 fn the_oldest_goes_first_and_a_second_touch_does_not_lose_its_place() {
-    let mut allocator = overcommitted(30, "10");
+    let mut allocator = overcommitted(30, 1000);
     allocator.request(&Request { replicas: Some(4), ..vm("web", 60) }, 1).unwrap();
     populate(&mut allocator, 4, 30);
     for (vm, mib) in [(2, 3), (1, 2), (3, 1), (2, 2)] {
@@ -73,7 +73,7 @@ fn the_oldest_goes_first_and_a_second_touch_does_not_lose_its_place() {
 
 #[test]
 fn who_is_stopped_or_destroyed_leaves_the_line_and_what_was_kept_is_free() {
-    let mut allocator = overcommitted(10, "10");
+    let mut allocator = overcommitted(10, 1000);
     allocator.request(&Request { replicas: Some(3), ..vm("web", 10) }, 1).unwrap();
     for vm in [1, 2, 3] {
         allocator.touch(vm, 2 * MIB, 0);
@@ -88,7 +88,7 @@ fn who_is_stopped_or_destroyed_leaves_the_line_and_what_was_kept_is_free() {
 
 #[test]
 fn who_is_resumed_by_hand_goes_to_the_end_of_the_line() {
-    let mut allocator = overcommitted(10, "10");
+    let mut allocator = overcommitted(10, 1000);
     allocator.request(&Request { replicas: Some(2), ..vm("web", 10) }, 1).unwrap();
     allocator.touch(1, MIB, 0);
     allocator.touch(2, MIB, 0);
@@ -100,7 +100,7 @@ fn who_is_resumed_by_hand_goes_to_the_end_of_the_line() {
 
 #[test]
 fn a_vm_beyond_its_target_holds_up_nobody() {
-    let mut allocator = overcommitted(10, "2");
+    let mut allocator = overcommitted(10, 200);
     allocator.request(&vm("small", 1), 1).unwrap();
     allocator.request(&vm("b", 10), 2).unwrap();
     populate(&mut allocator, 1, 1);
@@ -110,13 +110,34 @@ fn a_vm_beyond_its_target_holds_up_nobody() {
 }
 
 #[test]
-fn reports_that_cannot_be_change_nothing() {
+fn a_vm_that_is_not_there_has_nothing_and_changes_nothing() {
     let mut allocator = machine(1, 10, Strategy::Need);
     allocator.request(&vm("a", 10), 1).unwrap();
     let before = allocator.clone();
-    assert_eq!(allocator.backed(1, 10 * MIB + PAGE_SIZE), Err(Miscount::NotGranted));
-    assert_eq!(allocator.backed(1, u64::MAX), Err(Miscount::NotGranted));
-    assert_eq!(allocator.backed(2, PAGE_SIZE), Err(Miscount::Unknown));
+    allocator.measured(2, PAGE_SIZE);
+    assert_eq!(allocator.granted_bytes(2), None);
     assert_eq!(allocator.touch(2, PAGE_SIZE, u64::MAX), Touch::Wait(WaitReason::Unknown));
     assert_eq!(allocator, before);
+}
+
+#[test]
+fn what_is_granted_is_the_target_or_a_part_of_the_unreserved_on_the_way_down() {
+    let mut allocator = machine(1, 100, Strategy::Need);
+    allocator.request(&flexible("a", 30, 40), 1).unwrap();
+    allocator.request(&flexible("b", 30, 40), 2).unwrap();
+    assert_eq!((allocator.granted_bytes(1), allocator.granted_bytes(2)), (Some(30 * MIB), Some(30 * MIB)));
+    for number in [1, 2] {
+        allocator.set_can_shrink(number, true);
+        populate(&mut allocator, number, 20);
+        allocator.set_memory(number, 10 * MIB).unwrap();
+    }
+    // Each holds 20 MiB and may go up to its old 30: there is enough for both.
+    assert_eq!((allocator.granted_bytes(1), allocator.granted_bytes(2)), (Some(30 * MIB), Some(30 * MIB)));
+    // Of 8 MiB that are left, each may count on half.
+    allocator.request(&vm("c", 52), 3).unwrap();
+    assert_eq!((allocator.granted_bytes(1), allocator.granted_bytes(2)), (Some(24 * MIB), Some(24 * MIB)));
+    // The balloon is there: the target counts.
+    release(&mut allocator, 1, 12 * MIB);
+    allocator.ballooned(1, 30 * MIB);
+    assert_eq!(allocator.granted_bytes(1), Some(10 * MIB));
 }

@@ -1,5 +1,6 @@
 //! The local APIC against the SDM's tables, against small reference models, and against itself in the two worlds.
 
+mod bus;
 mod interrupts;
 mod ipi;
 mod modes;
