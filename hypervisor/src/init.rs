@@ -65,7 +65,7 @@ pub(crate) fn start(info: &'static mut BootInfo) -> ! {
         firmware: handover.firmware,
         cpu_count,
         cpus_found: started.present,
-        manager: Mutex::new(Manager::new(scheduler, allocator, cpu_count)),
+        manager: Mutex::new(Manager::new(scheduler, allocator)),
     }));
     HYPERVISOR.call_once(|| hypervisor);
     serial::start_interrupts();

@@ -1,4 +1,4 @@
-//! The manager's state: all VMs, the scheduler, the timers of vCPUs that wait. Behind the lock of
+//! The manager's state: all VMs, the scheduler, what the boot CPU has to see to. Behind the lock of
 //! [`crate::hypervisor::Hypervisor`].
 //!
 //! What every CPU does with it, between two turns: report how its last one ended ([`Manager::report`]), wake whom its timers are
@@ -21,12 +21,10 @@ pub(crate) struct Manager {
     /// By rising number.
     pub(crate) vms: Vec<Vm>,
     pub(crate) scheduler: Scheduler,
-    /// For each CPU, (host TSC, vCPU): when vCPUs that wait there have a timer due.
-    timers: Vec<BTreeSet<(u64, VcpuId)>>,
     /// What the boot CPU has yet to see to.
     pub(crate) news: VecDeque<News>,
     /// (host TSC, VM): when the boot CPU is to look after a VM.
-    pub(crate) appointments: BTreeSet<(u64, u32)>,
+    appointments: BTreeSet<(u64, u32)>,
     /// Who may hold how much.
     pub(crate) allocator: Allocator,
     /// The host TSC at which memory is to be looked after; see `Vmm::look_for_memory`.
@@ -80,11 +78,10 @@ pub(crate) enum Next {
 
 impl Manager {
     /// A manager without VMs, for this many CPUs.
-    pub(crate) fn new(scheduler: Scheduler, allocator: Allocator, cpu_count: usize) -> Self {
+    pub(crate) fn new(scheduler: Scheduler, allocator: Allocator) -> Self {
         Self {
             vms: Vec::new(),
             scheduler,
-            timers: (0..cpu_count).map(|_| BTreeSet::new()).collect(),
             news: VecDeque::new(),
             appointments: BTreeSet::new(),
             allocator,
@@ -125,7 +122,7 @@ impl Manager {
             SliceEnd::Preempted | SliceEnd::Yielded => {}
             // What came after its last look would be waited for in vain.
             SliceEnd::Halted { .. } if turn.machine.is_notified(vcpu.index) => self.wake(vcpu, now),
-            SliceEnd::Halted { wake_at } => self.set_timer(vcpu, turn.cpu, wake_at),
+            SliceEnd::Halted { wake_at } => self.scheduler.set_timer(vcpu, turn.cpu, wake_at),
             SliceEnd::Starved(gpa) => self.happened(vcpu.vm, Happened::Starved(gpa), now),
             SliceEnd::Stopped(reason) => self.happened(vcpu.vm, Happened::Stopped(reason), now),
         }
@@ -147,31 +144,26 @@ impl Manager {
 
     /// The boot CPU begins with something that takes long: what it would have run or woken meanwhile, others do.
     pub(crate) fn relieve_boot_cpu(&mut self) {
-        let others = self.timers.len();
-        if others < 2 {
+        const HELPER: CpuId = CpuId(1);
+        let now = time::now();
+        let mut others =
+            (HELPER.0..).map(CpuId).map_while(|cpu| Some((cpu, self.scheduler.cpu_stats(cpu, now)?))).peekable();
+        if others.peek().is_none() {
             return;
         }
-        const HELPER: CpuId = CpuId(1);
-        while let Some((at, vcpu)) = self.next_timer(BOOT_CPU) {
-            self.set_timer(vcpu, HELPER, Some(at));
-            // One that is nobody's any more.
-            if let Some(timers) = self.timers.first_mut() {
-                timers.remove(&(at, vcpu));
-            }
-        }
-        cpus::decide_anew(HELPER);
-        let now = time::now();
-        for cpu in (1..others as u16).map(CpuId) {
-            if self.scheduler.cpu_stats(cpu, now).is_some_and(|stats| stats.running.is_none()) {
+        for (cpu, stats) in others {
+            if cpu == HELPER || stats.running.is_none() {
                 cpus::decide_anew(cpu);
             }
+        }
+        while let Some((at, vcpu)) = self.scheduler.next_timer(BOOT_CPU) {
+            self.scheduler.set_timer(vcpu, HELPER, Some(at));
         }
     }
 
     /// The VM's vCPUs are not to run. Those that do are kicked; they leave their CPUs once those report.
     pub(crate) fn halt_vcpus(&mut self, id: u32, now: u64) {
         for vcpu in self.vcpus_of(id) {
-            self.set_timer(vcpu, BOOT_CPU, None);
             if let Some(cpu) = self.scheduler.block(vcpu, now) {
                 cpus::decide_anew(cpu);
             }
@@ -194,7 +186,6 @@ impl Manager {
         if !self.by_id(vcpu.vm).is_some_and(|vm| vm.may_run()) {
             return;
         }
-        self.set_timer(vcpu, BOOT_CPU, None);
         if let Some(cpu) = self.scheduler.wake(vcpu, now) {
             cpus::decide_anew(cpu);
         }
@@ -221,33 +212,34 @@ impl Manager {
         }
     }
 
-    /// Sets the timer for which a vCPU waits on this CPU, or takes away the one it has.
-    pub(crate) fn set_timer(&mut self, vcpu: VcpuId, cpu: CpuId, at: Option<u64>) {
-        let Some(place) = self.by_id(vcpu.vm).and_then(|vm| vm.timers.get_mut(usize::from(vcpu.index))) else { return };
-        let old = core::mem::replace(place, at.map(|at| (cpu, at)));
-        if let Some((cpu, at)) = old
-            && let Some(timers) = self.timers.get_mut(usize::from(cpu.0))
-        {
-            timers.remove(&(at, vcpu));
-        }
-        if let (Some(at), Some(timers)) = (at, self.timers.get_mut(usize::from(cpu.0))) {
-            timers.insert((at, vcpu));
-        }
-    }
-
     /// Wakes the vCPUs whose timers on this CPU are due.
     pub(crate) fn wake_due(&mut self, cpu: CpuId, now: u64) {
-        while let Some((at, vcpu)) = self.next_timer(cpu).filter(|(at, _)| *at <= now) {
+        while let Some((_, vcpu)) = self.scheduler.next_timer(cpu).filter(|(at, _)| *at <= now) {
             self.wake(vcpu, now);
-            // One that may not run keeps no timer.
-            if let Some(timers) = self.timers.get_mut(usize::from(cpu.0)) {
-                timers.remove(&(at, vcpu));
-            }
+            // One that may not run was not woken.
+            self.scheduler.set_timer(vcpu, cpu, None);
         }
     }
 
-    fn next_timer(&self, cpu: CpuId) -> Option<(u64, VcpuId)> {
-        self.timers.get(usize::from(cpu.0))?.first().copied()
+    /// Has the boot CPU look after a VM at host TSC `at`.
+    pub(crate) fn appoint(&mut self, at: u64, id: u32) {
+        self.appointments.insert((at, id));
+    }
+
+    /// A VM that is to be looked after by now, once for each appointment.
+    pub(crate) fn take_due_appointment(&mut self, now: u64) -> Option<u32> {
+        let due = self.appointments.first().copied().filter(|(at, _)| *at <= now)?;
+        self.appointments.remove(&due);
+        Some(due.1)
+    }
+
+    /// A VM has ended: nothing is to be looked after.
+    pub(crate) fn cancel_appointments(&mut self, id: u32) {
+        self.appointments.retain(|&(_, vm)| vm != id);
+        if self.appointments.is_empty() {
+            // An emptied set keeps a node, and what a VM held is to be back when it has ended.
+            self.appointments = BTreeSet::new();
+        }
     }
 
     /// When the boot CPU has something to look after, though nothing happened.
@@ -262,7 +254,8 @@ impl Manager {
             cpus::decide_anew(cpu);
         }
         let appointment = self.next_appointment().filter(|_| cpu == BOOT_CPU);
-        let timer = self.next_timer(cpu).map(|(at, _)| at).into_iter().chain(appointment).min().unwrap_or(u64::MAX);
+        let timer =
+            self.scheduler.next_timer(cpu).map(|(at, _)| at).into_iter().chain(appointment).min().unwrap_or(u64::MAX);
         loop {
             let (vcpu, until) = match self.scheduler.pick_next(cpu, now) {
                 Decision::Run { vcpu, until, call } => {

@@ -5,10 +5,8 @@ use crate::serial_port::SerialPort;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use lamina_core::config::VmConfig;
 use lamina_core::exit::ExitCounters;
-use lamina_core::sched::CpuId;
 use lamina_core::vm::State;
 use spin::Mutex;
 
@@ -38,8 +36,6 @@ pub(crate) struct Vm {
     pub(crate) used_before: u64,
     /// Host TSC at which it was paused.
     pub(crate) paused_at: u64,
-    /// For each vCPU, the CPU and the host TSC of the timer that it waits for.
-    pub(crate) timers: Vec<Option<(CpuId, u64)>>,
     /// It is being changed: its vCPUs may not run.
     pub(crate) quiet: bool,
     /// Something happened to it that the boot CPU has yet to see to: its vCPUs may not run until then.
@@ -59,7 +55,6 @@ impl Vm {
     /// A VM that was never started.
     pub(crate) fn new(id: u32, slot: u16, config: VmConfig, tee: bool) -> Self {
         let port = Arc::new(Mutex::new(SerialPort::new(&config.name, tee)));
-        let timers = alloc::vec![None; usize::from(config.vcpus)];
         Self {
             id,
             slot,
@@ -73,7 +68,6 @@ impl Vm {
             started_at: 0,
             used_before: 0,
             paused_at: 0,
-            timers,
             quiet: false,
             over: false,
             held_until: None,

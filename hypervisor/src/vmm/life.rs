@@ -250,7 +250,7 @@ impl Vmm<'_> {
             machine.press_power_button();
         }
         manager.notify_vcpu_0(id);
-        manager.appointments.insert((stop_by, id));
+        manager.appoint(stop_by, id);
     }
 
     /// A VM has ended, or is no longer ending: those that waited for that are asked to end.
@@ -308,7 +308,10 @@ impl Vmm<'_> {
             vm.take_machine()
         });
         drop(machine);
-        self.hypervisor.manager.lock().allocator.ended(id);
+        let mut manager = self.hypervisor.manager.lock();
+        manager.cancel_appointments(id);
+        manager.allocator.ended(id);
+        drop(manager);
         self.look_for_memory();
         self.press_buttons();
     }
@@ -366,7 +369,7 @@ impl Vmm<'_> {
         let until = now.saturating_add(often).saturating_add(now.saturating_sub(before));
         self.take_off_cpus(id);
         self.with_vm(id, |vm| (vm.held_until, vm.quiet) = (Some(until), false));
-        self.hypervisor.manager.lock().appointments.insert((until, id));
+        self.hypervisor.manager.lock().appoint(until, id);
     }
 
     /// Keeps the appointments that are due.
@@ -374,10 +377,7 @@ impl Vmm<'_> {
         let now = time::now();
         let due = |at: u64| at <= now;
         loop {
-            let mut manager = self.hypervisor.manager.lock();
-            let Some(&(at, id)) = manager.appointments.first().filter(|(at, _)| due(*at)) else { break };
-            manager.appointments.remove(&(at, id));
-            drop(manager);
+            let Some(id) = self.hypervisor.manager.lock().take_due_appointment(now) else { break };
             if self.with_vm(id, |vm| vm.held_until.take_if(|until| due(*until)).is_some()) == Some(true) {
                 self.let_run(id);
             }

@@ -64,6 +64,7 @@ impl Scheduler {
         }
         self.table.add(vm, params, vcpus, self.clock);
         self.policy.make_room(&self.table);
+        self.timers.make_room(self.table.vcpus.len());
         if let Some(place) = self.table.vm_place(vm) {
             self.policy.vm_added(&self.table, place, self.clock);
         }
@@ -76,6 +77,7 @@ impl Scheduler {
         let Some(slots) = self.table.vm(vm).map(|vm| vm.vcpus.clone()) else { return };
         for slot in slots {
             self.unqueue(slot);
+            self.timers.clear(slot);
             if let Some(cpu) = self.table.vcpu(slot).and_then(|vcpu| vcpu.cpu)
                 && let Some(record) = self.table.cpu_mut(cpu)
             {

@@ -58,6 +58,7 @@ mod stats;
 mod table;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 pub use closed_form::{Claim, closed_form};
 pub use control::NoSuchCpu;

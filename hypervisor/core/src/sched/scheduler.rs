@@ -3,6 +3,7 @@
 use super::control::new_policy;
 use super::policy::{AFTER_A_SIBLING, Policy, Put};
 use super::table::{Slot, Table, Vcpu};
+use super::timers::Timers;
 use super::{CpuId, Decision, MAX_CPUS, PolicyKind, RunState, VcpuId, Why};
 use alloc::boxed::Box;
 
@@ -10,6 +11,7 @@ use alloc::boxed::Box;
 pub struct Scheduler {
     pub(super) table: Table,
     pub(super) policy: Box<dyn Policy>,
+    pub(super) timers: Timers,
     /// The latest time that a call named.
     pub(super) clock: u64,
     /// When the window began over which shares are measured.
@@ -20,15 +22,17 @@ impl Scheduler {
     /// A scheduler for CPUs 0 to `cpus`, without any VM. `tsc_hz`: ticks per second.
     #[must_use]
     pub fn new(kind: PolicyKind, cpus: usize, tsc_hz: u64) -> Self {
-        let table = Table::new(cpus.clamp(1, MAX_CPUS), tsc_hz.max(1));
-        Self { table, policy: new_policy(kind), clock: 0, window_at: 0 }
+        let cpus = cpus.clamp(1, MAX_CPUS);
+        let table = Table::new(cpus, tsc_hz.max(1));
+        Self { table, policy: new_policy(kind), timers: Timers::new(cpus), clock: 0, window_at: 0 }
     }
 
-    /// A blocked vCPU has something to do: it is queued. Does nothing to one that is ready; one that runs and was to be
-    /// stopped goes on instead. Answers the CPU that should decide anew: it idles, or runs something less urgent.
+    /// A blocked vCPU has something to do: it is queued, and waits for no timer. Does nothing to one that is ready; one that
+    /// runs and was to be stopped goes on instead. Answers the CPU that should decide anew: it idles, or runs something less urgent.
     pub fn wake(&mut self, vcpu: VcpuId, now: u64) -> Option<CpuId> {
         let now = self.see(now);
         let slot = self.table.slot(vcpu)?;
+        self.timers.clear(slot);
         let vcpu = self.table.vcpu_mut(slot)?;
         match vcpu.state {
             RunState::Ready => None,
@@ -45,11 +49,12 @@ impl Scheduler {
         }
     }
 
-    /// A vCPU is not to run for now: the operator paused or stopped its VM. Answers the CPU that should decide anew: the one
+    /// A vCPU is not to run for now, nor to wait for a timer: the operator paused or stopped its VM. Answers the CPU that should decide anew: the one
     /// that it runs on, and it is not queued again when it is accounted for; or one for another vCPU whose turn it is now.
     pub fn block(&mut self, vcpu: VcpuId, now: u64) -> Option<CpuId> {
         let now = self.see(now);
         let slot = self.table.slot(vcpu)?;
+        self.timers.clear(slot);
         self.unqueue(slot);
         let vcpu = self.table.vcpu_mut(slot)?;
         match vcpu.state {
