@@ -30,6 +30,8 @@ pub(super) struct Account {
     pub(super) paid_until: u64,
     /// The cap holds it back, and until when.
     pub(super) held: Option<u64>,
+    /// The cap has saved up enough for a vCPU beside those that its whole CPUs are for.
+    saved_up: bool,
     /// vCPUs that are ready, and that run.
     pub(super) queued: usize,
     pub(super) running: usize,
@@ -79,6 +81,7 @@ impl Account {
         self.refilled_at = self.refilled_at.max(now);
         self.budget = self.budget.saturating_add(brought).min(saved);
         let of = |time: u64| signed((cap * time).saturating_mul(ms(tsc_hz)));
+        self.saved_up = self.budget >= of(REFILL_MS);
         if self.held.is_none() && self.budget < of(LEAST_MS) {
             // This time stays, whatever other turns give back: CPUs that idle were told it.
             let missing = u64::try_from(of(REFILL_MS).saturating_sub(self.budget)).unwrap_or(0);
@@ -94,10 +97,13 @@ impl Account {
         u64::try_from(self.budget / 100).unwrap_or(0)
     }
 
-    /// How many more of the VM's vCPUs may run at a time: as many as the cap has whole CPUs, and one for the rest.
+    /// How many more of the VM's vCPUs may run at a time: as many as the cap has whole CPUs, and one for the rest: where there
+    /// are whole ones, only when enough is saved up, for their vCPUs are not to be held back on its account.
     pub(super) fn free(&self, params: &VmParams) -> usize {
-        let most = params.cap_percent.map_or(usize::MAX, |cap| cap.max(1).div_ceil(100) as usize);
-        most.saturating_sub(self.running)
+        let Some(cap) = params.cap_percent else { return usize::MAX };
+        let whole = (cap / 100) as usize;
+        let rest = whole == 0 || cap % 100 != 0 && self.saved_up;
+        (whole + usize::from(rest)).saturating_sub(self.running)
     }
 
     /// Whether the reservation is owed time now.

@@ -23,8 +23,9 @@
 //! - *Cap.* A bucket filled by time at the cap's rate, with room for 80 ms of it; each tick used is taken out. An empty one
 //!   holds the VM back until 20 ms of it have come: `Idle { until }` tells when. It starts empty, so nobody is ever ahead of
 //!   its cap by more than the overrun of a slice, counted from when it was set.
-//!   At most `ceil(cap / 100)` of its vCPUs run at a time, so that it uses its budget evenly and not in bursts on many CPUs,
-//!   for which others could not make up. The turn goes to those that have waited longest, wherever they are pinned to.
+//!   At most `floor(cap / 100)` of its vCPUs run at a time, and one more for the rest: as long as 20 ms of the cap are in the
+//!   bucket, where there are others. So it uses its budget evenly and not in bursts on many CPUs, for which others could not
+//!   make up. The turn goes to those that have waited longest, wherever they are pinned to.
 //! - *Reservation.* `paid_until` advances by `used / reservation`. Once it is in the past while the VM is ready, the VM goes
 //!   before all whose reservation is not due, earliest first. What it uses counts in `v` too, so a VM whose share is above
 //!   its reservation never notices it. It makes up for what it was owed up to one second back.

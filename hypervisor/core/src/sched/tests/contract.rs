@@ -134,8 +134,8 @@ fn the_counters_say_what_happened() {
     let (a, b) = (sched.vcpu_stats(A).unwrap(), sched.vcpu_stats(B).unwrap());
     assert_eq!((a.used, a.runs, a.switches, a.migrations, a.steal), (10 * MS, 2, 0, 1, 3000));
     assert_eq!((a.waits.count, a.waits.max, a.wakes.count, a.wakes.max), (2, 2000, 1, 1000));
+    assert_eq!(a.cpu, Some(CPU1));
     assert_eq!((b.runs, b.switches, b.wakes.max, b.cpu), (1, 1, 1000 + 10 * MS, Some(CPU0)));
-    assert_eq!((sched.running_on(A), sched.running_on(B)), (Some(CPU1), Some(CPU0)));
     let cpu = sched.cpu_stats(CPU0, 20 * MS).unwrap();
     assert_eq!((cpu.busy, cpu.idle, cpu.switches, cpu.running), (10 * MS, 0, 1, Some(B)));
     let vm = sched.vm_stats(1, 20 * MS).unwrap();

@@ -262,3 +262,16 @@ proptest! {
         }
     }
 }
+
+/// A cap that is no whole number of CPUs is no reason to run on more of them and then to stand still: others that are due a
+/// CPU each could not make up for it.
+#[test]
+fn a_cap_that_is_not_whole_is_used_evenly() {
+    let capped = |weight, cap| VmParams { cap_percent: Some(cap), ..params(weight) };
+    for cap in [201, 210, 250, 290, 299] {
+        let mut vms = vec![(params(346), 2), (capped(149, cap), 3)];
+        vms.extend([(params(50), 1); 3]);
+        assert_due(&against_closed_form(7, &vms));
+    }
+    assert_due(&against_closed_form(2, &[(capped(100, 150), 2), (params(100), 1)]));
+}
