@@ -15,7 +15,6 @@ use lamina_core::console::{
     render, render_error,
 };
 use lamina_core::resources::TargetChange;
-use lamina_core::sched::VcpuId;
 use lamina_core::vm::Verb;
 use lamina_hw::{power, serial, time};
 
@@ -215,10 +214,9 @@ impl ConsoleTask {
 
 /// Hands the guests what was typed for them.
 fn pass_typed(manager: &mut Manager) {
-    let now = time::now();
     let passed: Vec<u32> = manager.vms.iter_mut().filter_map(|vm| vm.pass_typed().then_some(vm.id)).collect();
     for vm in passed {
-        manager.notify(VcpuId { vm, index: 0 }, now);
+        manager.notify_vcpu_0(vm);
     }
 }
 

@@ -201,14 +201,9 @@ impl Manager {
 
     /// Tells the VM's first vCPU, which devices interrupt at first, to look at what waits for it.
     pub(crate) fn notify_vcpu_0(&mut self, id: u32) {
-        self.notify(VcpuId { vm: id, index: 0 }, time::now());
-    }
-
-    /// Tells a vCPU to look at what waits for it.
-    pub(crate) fn notify(&mut self, vcpu: VcpuId, now: u64) {
-        let machine = self.by_id(vcpu.vm).and_then(|vm| vm.machine.clone());
-        if machine.is_some_and(|machine| machine.notify(vcpu.index)) {
-            self.wake(vcpu, now);
+        let machine = self.by_id(id).and_then(|vm| vm.machine.clone());
+        if machine.is_some_and(|machine| machine.notify(0)) {
+            self.wake(VcpuId { vm: id, index: 0 }, time::now());
         }
     }
 

@@ -11,10 +11,11 @@ use lamina_core::sched::CpuId;
 use lamina_hw::vmx::VmxRoot;
 use lamina_hw::{apic, cpu, power, serial, time};
 
-/// The longest a CPU sleeps at a stretch, in microseconds: what polls the console where its interrupt does not come.
-const IDLE_MAX_US: u64 = 100_000;
+/// The longest a CPU sleeps or is in a guest at a stretch, in microseconds, whatever slice the guest has: it looks around then,
+/// for interrupts that do not come.
+const LOOK_AROUND_US: u64 = 100_000;
 
-/// How often the serial line is looked at while guests run, in microseconds.
+/// How often the serial line is looked at while guests run, or output waits, in microseconds.
 const POLL_US: u64 = 2_000;
 
 /// Runs for good. The boot CPU has the console.
@@ -30,22 +31,20 @@ pub(crate) fn run(hypervisor: &'static Hypervisor, cpu: CpuId, mut root: VmxRoot
             leave(hypervisor, &mut root, last.take());
             desk.work(&mut Vmm { hypervisor, root: &mut root });
         }
-        match decide(hypervisor, cpu, &mut root, last.take()) {
+        let next = decide(hypervisor, cpu, &mut root, last.take());
+        let now = time::now();
+        let mut look_at = now.saturating_add(hypervisor.us_to_ticks(LOOK_AROUND_US));
+        if let Some(desk) = &desk {
+            look_at = look_at.min(desk.next_look(hypervisor, now));
+        }
+        match next {
             Next::Run(mut turn) => {
                 flight::turn(cpu, turn.vcpu);
-                let until = if cpu == BOOT_CPU {
-                    turn.until.min(next_look(hypervisor, &desk, turn.started))
-                } else {
-                    turn.until
-                };
-                turn.end = Some(turn.machine.run(hypervisor, &turn, &mut root, until));
+                turn.end = Some(turn.machine.run(hypervisor, &turn, &mut root, turn.until.min(look_at)));
                 turn.ended = time::now();
                 last = Some(turn);
             }
-            Next::Idle { until } => {
-                let draw = desk.as_ref().and_then(|desk| desk.console.next_draw()).unwrap_or(u64::MAX);
-                idle(hypervisor, cpu, until.min(draw));
-            }
+            Next::Idle { until } => idle(cpu, until.min(look_at)),
         }
     }
 }
@@ -79,16 +78,9 @@ fn leave(hypervisor: &Hypervisor, root: &mut VmxRoot, last: Option<Turn>) {
 }
 
 /// Halts the CPU until something is to be done, `until` at the latest.
-fn idle(hypervisor: &Hypervisor, cpu: CpuId, until: u64) {
-    let start = time::now();
-    // Output that waits goes on by interrupt, or by looking again where none comes.
-    let longest_us = if cpu == BOOT_CPU && serial::has_output() { POLL_US } else { IDLE_MAX_US };
-    let mut until = until.min(start.saturating_add(hypervisor.us_to_ticks(longest_us)));
-    if cpu == BOOT_CPU {
-        until = until.min(deadline(hypervisor));
-    }
+fn idle(cpu: CpuId, until: u64) {
     // Interrupts are off: what comes between this look and the halt ends the halt.
-    if until > start && !cpus::is_to_decide(cpu) && !(cpu == BOOT_CPU && serial::has_input()) {
+    if until > time::now() && !cpus::is_to_decide(cpu) && !(cpu == BOOT_CPU && serial::has_input()) {
         apic::set_clock_event(until);
         cpu::wait_for_interrupt();
         if cpu == BOOT_CPU {
@@ -128,18 +120,20 @@ impl Desk {
             || manager.vms.iter().any(crate::vm::Vm::has_typed)
     }
 
+    /// The host TSC at which it looks around at the latest, from `now` on.
+    fn next_look(&self, hypervisor: &Hypervisor, now: u64) -> u64 {
+        let draw = self.console.next_draw().unwrap_or(u64::MAX);
+        // Output that waits goes on by interrupt, or by looking again where none comes.
+        let output = if serial::has_output() { now.saturating_add(hypervisor.us_to_ticks(POLL_US)) } else { u64::MAX };
+        draw.min(output).min(deadline(hypervisor))
+    }
+
     fn work(&mut self, vmm: &mut Vmm<'_>) {
         vmm.see_to_news();
         vmm.keep_appointments();
         self.console.turn(vmm);
         end_if_asked(vmm.hypervisor, &mut self.console);
     }
-}
-
-/// The host TSC at which the boot CPU looks after the console at the latest, whatever slice a guest has, from `now` on.
-fn next_look(hypervisor: &Hypervisor, desk: &Option<Desk>, now: u64) -> u64 {
-    let draw = desk.as_ref().and_then(|desk| desk.console.next_draw()).unwrap_or(u64::MAX);
-    now.saturating_add(hypervisor.us_to_ticks(IDLE_MAX_US)).min(deadline(hypervisor)).min(draw)
 }
 
 /// The host TSC at which the hypervisor is to end, if the configuration says so.

@@ -34,6 +34,9 @@ use spin::Mutex;
 /// VMs with at least this much memory get it in 2 MiB pages; smaller ones would waste more than they gain.
 const LARGE_PAGES_FROM_BYTES: u64 = 32 << 20;
 
+/// Microseconds in which a serial line at 115,200 baud takes some dozen characters.
+const LINE_WAIT_US: u64 = 5_000;
+
 /// What a machine is built of.
 pub(crate) struct BuildRequest<'a> {
     /// The VM's number.
@@ -93,7 +96,8 @@ impl Machine {
             pic_told: false,
             board_wait: u64::MAX,
         };
-        Ok(Self { vm, ram, shared: Mutex::new(shared), slots })
+        let line_wait = hypervisor.us_to_ticks(LINE_WAIT_US);
+        Ok(Self { vm, ram, shared: Mutex::new(shared), slots, line_wait })
     }
 }
 

@@ -17,10 +17,6 @@ use lamina_hw::vmx::CurrentVmcs;
 use lamina_hw::{cpu, serial, time};
 use spin::MutexGuard;
 
-/// How long a guest waits that has written more than the host's serial line takes: some milliseconds at a usual TSC's rate, for
-/// some dozen characters.
-const LINE_IS_BUSY_TICKS: u64 = 1 << 18;
-
 /// With the VM's lock if the turn goes on.
 type Handled<'a> = ControlFlow<SliceEnd, MutexGuard<'a, Shared>>;
 
@@ -99,7 +95,7 @@ impl Context {
         if busy && handled.is_continue() {
             // The host's line takes no more: the guest goes on when it has taken some of what waits.
             return ControlFlow::Break(SliceEnd::Halted {
-                wake_at: Some(time::now().saturating_add(LINE_IS_BUSY_TICKS)),
+                wake_at: Some(time::now().saturating_add(machine.line_wait)),
             });
         }
         handled

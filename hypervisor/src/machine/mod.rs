@@ -5,7 +5,9 @@
 //! others did for it by its [`Slot`]: who puts something into its inbox sets `notified` first and looks then whether the vCPU
 //! runs; the vCPU that is about to wait clears `running_on` first and looks then whether it was notified. So nothing is missed.
 //!
-//! Locks are taken in this order: the manager's, a VM's (`shared`), its serial port's, its RAM's. `build` makes a machine of a
+//! Locks are taken in this order: the manager's, a VM's (`shared`), its serial port's, its RAM's. A vCPU's own (`Slot::task`) is
+//! held by its CPU for the whole turn, and the other locks within it: who holds one of them only tries to take it, except for
+//! the CPU that takes the vCPU out after its turn, when nobody else can want it. `build` makes a machine of a
 //! configuration and its image, `exits` and `interrupts` are the path of a VM exit.
 
 mod build;
@@ -38,6 +40,8 @@ pub(crate) struct Machine {
     ram: GuestRam,
     shared: Mutex<Shared>,
     slots: Vec<Slot>,
+    /// Host ticks that a vCPU waits which has written more than the host's serial line takes.
+    line_wait: u64,
 }
 
 /// What the vCPUs share, beside the RAM.

@@ -222,6 +222,7 @@ mod tests {
         let bytes = archive(&[("lamina.toml", b"[vm]"), ("./empty", b""), ("vmlinux.lz4", &packed_abc())]);
         let ramdisk = Ramdisk::new(&bytes).unwrap();
         assert_eq!(ramdisk.names(), ["lamina.toml", "empty", "vmlinux"]);
+        assert_eq!(ramdisk.unpacked_lens(), [305]);
         assert_eq!(ramdisk.file("lamina.toml"), Ok(Cow::Borrowed(&b"[vm]"[..])));
         assert_eq!(ramdisk.file("empty").unwrap().len(), 0);
         let unpacked = ramdisk.file("vmlinux").unwrap();

@@ -149,6 +149,25 @@ fn accessed_and_dirty_are_taken_once_and_survive_a_split() {
 }
 
 #[test]
+fn accessed_pages_are_counted_in_frames_once() {
+    let mut memory = Tables::with_budget(10);
+    let mut ept = Ept::new(&mut memory, ALL_FEATURES).unwrap();
+    let (large, small, untouched) = (GuestPhysAddr(0x20_0000), GuestPhysAddr(0x1000), GuestPhysAddr(0x2000));
+    let _ = ept.map(&mut memory, large, Frame(512), PageSize::Size2M, RAM).unwrap();
+    for gpa in [small, untouched] {
+        let _ = ept.map(&mut memory, gpa, Frame(gpa.0 >> 12), PageSize::Size4K, RAM).unwrap();
+    }
+    for gpa in [large, small] {
+        let place = ept.leaf(&memory, gpa).unwrap();
+        memory.write_entry(place.table, place.index, place.entry.with_accessed(true).with_dirty(true).into_bits());
+    }
+    assert_eq!(ept.take_accessed(&mut memory), 512 + 1);
+    assert_eq!(ept.take_accessed(&mut memory), 0);
+    let dirty = AccessedDirty { accessed: false, dirty: true, invalidation: Invalidation::SingleContext };
+    assert_eq!(ept.take_accessed_dirty(&mut memory, large), Some(dirty), "the dirty flag stays");
+}
+
+#[test]
 fn a_map_without_memory_for_all_its_tables_leaks_none() {
     for budget in 1..4 {
         let mut memory = Tables::with_budget(budget);

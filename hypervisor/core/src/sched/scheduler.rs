@@ -131,12 +131,6 @@ impl Scheduler {
         called.or_else(|| self.call_heir(slot))
     }
 
-    /// Where a vCPU runs.
-    #[must_use]
-    pub fn running_on(&self, vcpu: VcpuId) -> Option<CpuId> {
-        self.table.vcpu(self.table.slot(vcpu)?)?.cpu
-    }
-
     /// Comparisons and moves made so far in the ordered structures of the policy: the cost of its decisions.
     #[must_use]
     pub fn steps(&self) -> u64 {

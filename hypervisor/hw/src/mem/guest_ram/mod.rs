@@ -9,19 +9,20 @@
 //! whenever an entry loses rights. A CPU that enters the guest invalidates what it remembers of an older one
 //! ([`GuestRam::enter`]); one that is in the guest meanwhile is kicked out and waited for (`shoot_down`).
 
+mod access;
+mod tables;
+
+use self::tables::Tables;
 use super::frames::{alloc_zeroed, free, with_frames};
-use super::window::{copy_words, ptr_to};
 use super::{HostFrame, OutOfFrames, Owner};
 use crate::vmx::invept;
 use crate::{apic, cpu};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use lamina_core::ept::{Access, Ept, EptFeatures, MapError, MemoryType, PageSize, TableMemory};
+use lamina_core::ept::{Access, Ept, EptFeatures, MapError, MemoryType, PageSize};
 use lamina_core::loader::RamLayout;
-use lamina_core::memory::{
-    Frame, FrameAllocator, FrameKind, GuestMemory, GuestPhysAddr, HostPhysAddr, MemoryError, PAGE_SIZE,
-};
+use lamina_core::memory::{Frame, FrameKind, GuestPhysAddr, HostPhysAddr};
 use lamina_core::sched::CpuId;
 use spin::Mutex;
 use thiserror::Error;
@@ -101,76 +102,6 @@ pub(crate) struct Presence<'a>(&'a View);
 impl Drop for Presence<'_> {
     fn drop(&mut self) {
         self.0.in_guest.store(false, Ordering::Release);
-    }
-}
-
-/// The VM's EPT paging structures in host memory.
-#[derive(Clone, Copy, Debug)]
-struct Tables {
-    slot: u16,
-    apic_access: Frame,
-}
-
-impl Tables {
-    fn entry_ptr(table: Frame, index: usize) -> Option<*mut u64> {
-        let start = ptr_to(table.base(), PAGE_SIZE)?;
-        // SAFETY: the index is reduced to the 512 entries of the frame, which lies in the window.
-        Some(unsafe { start.cast::<u64>().add(index % 512) })
-    }
-
-    /// Whether this VM holds `frame_count` frames from `first` on as frames of this kind.
-    fn holds(&self, kind: FrameKind, first: Frame, frame_count: u64) -> bool {
-        let owner = Owner::vm(self.slot, kind);
-        let all = |frames: &mut FrameAllocator| {
-            (first.0..first.0 + frame_count).all(|number| frames.owner_of(Frame(number)) == owner)
-        };
-        with_frames(all).unwrap_or(false)
-    }
-
-    /// Whether the CPU may find this entry in a table.
-    ///
-    /// Bits 7:3 are reserved in an entry that names a table, and our leaves are never all zero there (write-back memory), so
-    /// they tell one from the other at every level.
-    fn allows(&self, entry: u64) -> bool {
-        const PRESENT: u64 = 0b111;
-        const FRAME: u64 = 0x000f_ffff_ffff_f000;
-        const LEAF_ONLY: u64 = 0b1111_1000;
-        const LARGE: u64 = 1 << 7;
-        let target = Frame((entry & FRAME) >> 12);
-        // The level is not known here, so neither is a large leaf's size beyond 2 MiB: the first 2 MiB are checked.
-        // `populate` takes runs whole from the allocator, so they stand for the rest of a 1 GiB run.
-        let frame_count = if entry & LARGE != 0 { 512 } else { 1 };
-        if entry & PRESENT == 0 {
-            true
-        } else if entry & LEAF_ONLY == 0 {
-            self.holds(FrameKind::Ept, target, 1)
-        } else {
-            self.holds(FrameKind::Ram, target, frame_count) || frame_count == 1 && target == self.apic_access
-        }
-    }
-}
-
-impl TableMemory for Tables {
-    fn alloc_table(&mut self) -> Result<Frame, OutOfFrames> {
-        alloc_zeroed(1, Owner::vm(self.slot, FrameKind::Ept))
-    }
-
-    fn free_table(&mut self, table: Frame) {
-        free(table, 1, Owner::vm(self.slot, FrameKind::Ept));
-    }
-
-    fn read_entry(&self, table: Frame, index: usize) -> u64 {
-        // SAFETY: the pointer is into the window; an EPT entry may be changed by the CPU (accessed and dirty flags), hence volatile.
-        Self::entry_ptr(table, index).map_or(0, |entry| unsafe { entry.read_volatile() })
-    }
-
-    fn write_entry(&mut self, table: Frame, index: usize, value: u64) {
-        let allowed = self.holds(FrameKind::Ept, table, 1) && self.allows(value);
-        let Some(entry) = Self::entry_ptr(table, index).filter(|_| allowed) else {
-            panic!("EPT entry {index} of table {table:?} := {value:#x} refused: not a frame of VM slot {}", self.slot);
-        };
-        // SAFETY: the entry is in a table of this VM, and what it shows to the guest is this VM's too.
-        unsafe { entry.write_volatile(value) };
     }
 }
 
@@ -407,76 +338,11 @@ impl GuestRam {
         }
         Ok(())
     }
-
-    /// Splits `len` bytes from `gpa` on at page boundaries: (start of the part, its offset in the whole, its length).
-    fn parts(gpa: GuestPhysAddr, len: usize) -> impl Iterator<Item = (GuestPhysAddr, usize, usize)> {
-        let mut done = 0;
-        core::iter::from_fn(move || {
-            let at = GuestPhysAddr(gpa.0 + done as u64);
-            let part = ((PAGE_SIZE - at.page_offset()) as usize).min(len - done);
-            let offset = done;
-            done += part;
-            (part > 0).then_some((at, offset, part))
-        })
-    }
 }
 
 impl Mapping {
     fn translate(&self, gpa: GuestPhysAddr) -> Option<HostPhysAddr> {
         Some(self.ept.as_ref()?.translate(&self.tables, gpa)?.hpa)
-    }
-
-    /// The window pointer behind `gpa`, if it is backed. Valid as long as the lock is held.
-    fn backing(&self, gpa: GuestPhysAddr) -> Option<*mut u8> {
-        ptr_to(self.translate(gpa)?, PAGE_SIZE - gpa.page_offset())
-    }
-}
-
-/// Through a shared reference: the vCPUs of a VM have its RAM in common.
-impl GuestMemory for &GuestRam {
-    fn read(&self, gpa: GuestPhysAddr, bytes: &mut [u8]) -> Result<(), MemoryError> {
-        let len_bytes = bytes.len() as u64;
-        if !self.layout.contains(gpa, len_bytes) {
-            return Err(MemoryError::OutsideRam { gpa, len_bytes });
-        }
-        for (at, offset, part) in GuestRam::parts(gpa, bytes.len()) {
-            let target = &mut bytes[offset..offset + part];
-            let mapping = self.mapping.lock();
-            match mapping.backing(at) {
-                // SAFETY: the page is this VM's as long as the lock is held, and lies in the window to its end; `target` is ordinary
-                // memory of `part` bytes.
-                Some(source) => unsafe { copy_words(source, target.as_mut_ptr(), part) },
-                None => target.fill(0),
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, gpa: GuestPhysAddr, bytes: &[u8]) -> Result<(), MemoryError> {
-        let len_bytes = bytes.len() as u64;
-        if !self.layout.contains(gpa, len_bytes) {
-            return Err(MemoryError::OutsideRam { gpa, len_bytes });
-        }
-        for (at, _, _) in GuestRam::parts(gpa, bytes.len()) {
-            self.populate(at).map_err(|_| MemoryError::OutOfFrames { gpa: at })?;
-        }
-        for (at, offset, part) in GuestRam::parts(gpa, bytes.len()) {
-            let mapping = self.mapping.lock();
-            // A page that another vCPU has given away meanwhile takes no writes: its content is lost either way.
-            if let Some(target) = mapping.backing(at) {
-                // SAFETY: as in `read`, the other way round.
-                unsafe { copy_words(bytes[offset..].as_ptr(), target, part) };
-            }
-        }
-        Ok(())
-    }
-
-    fn discard(&mut self, gpa: GuestPhysAddr) {
-        self.discard_page(gpa);
-    }
-
-    fn flush_discards(&mut self) {
-        self.free_discarded();
     }
 }
 
