@@ -15,7 +15,7 @@ use lamina_core::config::{CONFIG_FILE, Config, VmConfig};
 use lamina_core::sched::{CpuId, Scheduler};
 use lamina_core::time::TickClock;
 use lamina_hw::boot::{self, BootInfo, Handover};
-use lamina_hw::cpu::{self, Cpu};
+use lamina_hw::cpu::{self, Cpu, Protection};
 use lamina_hw::smp::{self, Started};
 use lamina_hw::vmx::VmxRoot;
 use lamina_hw::{acpi, apic, power, serial, time};
@@ -50,6 +50,8 @@ pub(crate) fn start(info: &'static mut BootInfo) -> ! {
     let (config, ramdisk) = read_config(&handover);
     log::set_max_level(config.host.log_level);
     panic::set_policy(config.host.on_panic, &platform);
+    cpu::decide_mitigations(config.host.mitigations_off);
+    cpu::apply_mitigations();
     let started = start_other_cpus(&platform, &config);
     let cpu_count = started.online;
     let scheduler = Scheduler::new(config.host.sched_policy, cpu_count, tsc.hz);
@@ -86,8 +88,9 @@ fn start_other_cpus(platform: &acpi::Platform, config: &Config) -> Started {
 }
 
 /// What a CPU other than the boot CPU does, once it is online.
-fn other_cpu(cpu: CpuId, root: VmxRoot) -> ! {
-    run_loop::run(HYPERVISOR.wait(), cpu, root, None)
+fn other_cpu(id: CpuId, root: VmxRoot) -> ! {
+    cpu::apply_mitigations();
+    run_loop::run(HYPERVISOR.wait(), id, root, None)
 }
 
 /// Checks the hypervisor's own mappings and says which protections are on.
@@ -96,7 +99,8 @@ fn seal() {
     for fault in &faults {
         log::error!("the page at {:#x} is writable and executable at once", fault.linear);
     }
-    log::info!("protections: {}", Cpu::protections().join(", "));
+    let on = Cpu::protections().into_iter().filter(|(.., protection)| *protection == Protection::On);
+    log::info!("protections: {}", on.map(|(name, ..)| name).collect::<Vec<_>>().join(", "));
 }
 
 /// The configuration in the ramdisk. Without a good one the hypervisor runs without VMs: the console can still tell.

@@ -12,6 +12,7 @@ mod linux;
 mod preemption;
 mod refusals;
 mod sched;
+mod security;
 mod smp;
 mod steal;
 mod tiny_guests;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         smp::cases(),
         console::cases(),
         refusals::cases(),
+        security::cases(),
         linux::cases(),
     ];
     lamina_tests::run(cases.into_iter().flatten().collect()).unwrap_or_else(|error| {

@@ -1,7 +1,8 @@
 //! Never yields: says one line, then jumps to itself with interrupts off, for ever. No verdict: whoever runs it
 //! must take the CPU away from it, and stop it.
 //!
-//! Command line: `cpus=N` spins on N processors (default 1; more than there are is a failed verdict).
+//! Command line: `cpus=N` spins on N processors (default 1; more than there are is a failed verdict); `at=ADDRESS` puts the jump
+//! at this address of RAM, which must be free.
 #![no_std]
 #![no_main]
 
@@ -21,10 +22,23 @@ fn main() {
         }
     }
     println!("spin: spinning for ever with interrupts off on {cpus} CPU(s)");
+    if let Some(address) = option("at") {
+        spin_at(address);
+    }
     spin();
 }
 
 fn spin() -> ! {
     // SAFETY: a jump to itself touches nothing.
     unsafe { core::arch::asm!("2: jmp 2b", options(noreturn)) };
+}
+
+/// The same jump, written to an address first.
+fn spin_at(address: u64) -> ! {
+    const JUMP_TO_ITSELF: [u8; 2] = [0xeb, 0xfe];
+    // SAFETY: the command line names RAM that is free; the page tables map it, writable and executable.
+    unsafe {
+        core::ptr::write_volatile(address as *mut [u8; 2], JUMP_TO_ITSELF);
+        core::arch::asm!("jmp {}", in(reg) address, options(noreturn));
+    }
 }

@@ -161,3 +161,10 @@ pub fn seal() -> Result<Vec<mem::MappingFault>, mem::MapError> {
     mem::protect_image()?;
     Ok(mem::audit_mappings())
 }
+
+/// Looks below the stacks of all CPUs for a page that is mapped. To be called on the boot CPU, whose stack is found by where it is.
+#[must_use]
+pub fn audit_stacks() -> mem::Guards {
+    let here = 0_u8;
+    mem::audit_stacks(core::ptr::from_ref(&here) as u64, STACK_BYTES)
+}

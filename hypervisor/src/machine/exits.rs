@@ -118,7 +118,7 @@ impl Context {
                 self.pending = exit::interrupted_event(exit);
                 // Scrubbing a large page takes its time: the other vCPUs need not wait for it.
                 drop(shared);
-                populate(machine, gpa)?;
+                populate(machine, gpa, exit::is_fetch(exit))?;
                 shared = machine.lock();
             }
             Outcome::Yield => return ControlFlow::Break(SliceEnd::Yielded),
@@ -166,9 +166,9 @@ impl Context {
     }
 }
 
-/// Backs a page. Where memory is short the access is not lost: the vCPU makes it again when its turn comes.
-fn populate(machine: &Machine, gpa: GuestPhysAddr) -> ControlFlow<SliceEnd> {
-    match machine.ram.populate(gpa) {
+/// Backs a page, and lets the guest execute from it where it wants to. Where memory is short the access is not lost: the vCPU makes it again when its turn comes.
+fn populate(machine: &Machine, gpa: GuestPhysAddr, fetch: bool) -> ControlFlow<SliceEnd> {
+    match machine.ram.populate(gpa, fetch) {
         Ok(()) => ControlFlow::Continue(()),
         Err(PopulateError::AtLimit(_) | PopulateError::OutOfFrames(_)) => ControlFlow::Break(SliceEnd::Starved(gpa)),
         Err(error) => ControlFlow::Break(SliceEnd::Stopped(StopReason::Crashed(error.to_string()))),

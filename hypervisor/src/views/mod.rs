@@ -5,11 +5,13 @@
 
 mod memory;
 mod sched;
+mod security;
 mod top;
 mod vms;
 
 pub(crate) use memory::{alloc, mem};
 pub(crate) use sched::{cpu, sched};
+pub(crate) use security::security;
 pub(crate) use top::top_snapshot;
 pub(crate) use vms::{stats, vm_info, vm_list};
 

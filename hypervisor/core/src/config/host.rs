@@ -5,6 +5,7 @@ use super::value::{grace, in_range};
 use super::{ValueError, keys};
 use crate::resources::Strategy;
 use crate::sched::{MAX_CPUS, PolicyKind};
+use crate::x86::speculation::{Mitigation, Mitigations};
 use log::LevelFilter;
 
 /// The least overcommit, in percent: nothing is promised that is not there.
@@ -45,6 +46,8 @@ pub struct HostConfig {
     pub overcommit_percent: u32,
     /// How long `vm stop` waits for a guest to power off before it ends it, in microseconds.
     pub stop_grace_us: u64,
+    /// What of the mitigations of speculative execution is switched off.
+    pub mitigations_off: Mitigations,
 }
 
 impl Default for HostConfig {
@@ -60,6 +63,7 @@ impl Default for HostConfig {
             alloc_strategy: Strategy::Need,
             overcommit_percent: OVERCOMMIT_MIN_PERCENT,
             stop_grace_us: 30_000_000,
+            mitigations_off: Mitigations::NONE,
         }
     }
 }
@@ -77,6 +81,7 @@ keys! {
         AllocStrategy = "alloc_strategy" Text,
         Overcommit = "overcommit" Ratio,
         StopGrace = "stop_grace" Time,
+        Mitigations = "mitigations" Text,
     }
 }
 
@@ -103,6 +108,7 @@ impl HostConfig {
             HostKey::AllocStrategy => self.alloc_strategy = alloc_strategy(text)?,
             HostKey::Overcommit => self.overcommit_percent = overcommit_percent(text)?,
             HostKey::StopGrace => self.stop_grace_us = grace(text)?,
+            HostKey::Mitigations => self.mitigations_off = mitigations_off(text)?,
         }
         Ok(())
     }
@@ -122,6 +128,24 @@ fn log_level(text: &str) -> Result<LevelFilter, ValueError> {
 fn cpus(text: &str) -> Result<Option<u32>, ValueError> {
     let most = u32::try_from(MAX_CPUS).unwrap_or(u32::MAX);
     if text == "all" { Ok(None) } else { in_range(parse_number(text)?, "the number of CPUs", 1, most).map(Some) }
+}
+
+/// `auto`, `off`, or what is left out, as in `-rsb-fill,-verw`.
+fn mitigations_off(text: &str) -> Result<Mitigations, ValueError> {
+    const REFUSED: ValueError = ValueError::NotOneOf {
+        allowed: "auto, off, or what to leave out, as in -rsb-fill,-verw: ibrs, ibpb, stibp, rsb-fill, l1d-flush, verw, \
+                  nx-huge-pages",
+    };
+    match text {
+        "auto" => return Ok(Mitigations::NONE),
+        "off" => return Ok(Mitigations::ALL),
+        _ => {}
+    }
+    let mut off = Mitigations::NONE;
+    for word in text.split(',') {
+        off.insert(word.trim().strip_prefix('-').and_then(Mitigation::from_name).ok_or(REFUSED)?);
+    }
+    Ok(off)
 }
 
 /// The scheduling policy called `text`.

@@ -17,6 +17,7 @@
 //! alloc_strategy = "need"      # need, priority, utilization or capacity
 //! overcommit = 1.0             # how much memory may be promised for each byte there is: 1.0 to 10.0, in hundredths
 //! stop_grace = "30s"           # how long `vm stop` waits for a guest to power off before it ends it; at most 1h
+//! mitigations = "auto"         # against speculative execution: auto, off, or what to leave out, as in "-rsb-fill,-verw"
 //!
 //! [[vm]]                       # one per VM
 //! name = "linux"               # required; a-z, 0-9 and -, at most 31 characters, unique

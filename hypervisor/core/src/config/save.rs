@@ -2,6 +2,7 @@
 
 use super::units::{format_duration_us, format_ratio, format_size};
 use super::{Config, HostConfig, HostKey, OnPanic, VmConfig, VmKey};
+use crate::x86::speculation::Mitigations;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -51,7 +52,16 @@ impl HostConfig {
             HostKey::AllocStrategy => quoted(self.alloc_strategy.name()),
             HostKey::Overcommit => format_ratio(self.overcommit_percent),
             HostKey::StopGrace => quoted(&format_duration_us(self.stop_grace_us)),
+            HostKey::Mitigations => quoted(&mitigations(self.mitigations_off)),
         })
+    }
+}
+
+fn mitigations(off: Mitigations) -> String {
+    match off {
+        Mitigations::NONE => "auto".to_string(),
+        Mitigations::ALL => "off".to_string(),
+        _ => off.iter().map(|mitigation| format!("-{}", mitigation.name())).collect::<Vec<_>>().join(","),
     }
 }
 

@@ -245,6 +245,13 @@ pub(super) static COMMANDS: &[Spec] = &[
         build: |_| Ok(Command::Cpu),
     },
     Spec {
+        words: &["security"],
+        arguments: &[],
+        options: &[],
+        about: "protections and mitigations, each with its reason",
+        build: |_| Ok(Command::Security),
+    },
+    Spec {
         words: &["sched"],
         arguments: &[],
         options: &[],

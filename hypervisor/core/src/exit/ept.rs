@@ -3,7 +3,7 @@
 use super::mmio::{self, Reported};
 use super::{Context, Outcome, RawExit, crash};
 use crate::memory::GuestPhysAddr;
-use crate::vmx::GuestField;
+use crate::vmx::{ExitReason, GuestField};
 use alloc::format;
 
 /// SDM volume 3, "Exit Qualification for EPT Violations".
@@ -38,6 +38,12 @@ pub(super) fn handle_violation(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome
     }
     let reported = Reported { linear: exit.guest_linear, gpa, write: said(qualification::WRITE) };
     mmio::emulate(ctx, gpa, Some(reported))
+}
+
+/// Whether the exit is an EPT violation of an instruction fetch.
+#[must_use]
+pub fn is_fetch(exit: &RawExit) -> bool {
+    ExitReason::of(exit.reason) == Some(ExitReason::EptViolation) && exit.qualification & qualification::FETCH != 0
 }
 
 #[cold]

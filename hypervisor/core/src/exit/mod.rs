@@ -28,6 +28,7 @@ mod xsetbv;
 
 pub use advance::{advance, single_steps, trap_single_step};
 pub use counters::{ExitCounters, REASON_COUNT, Tally};
+pub use ept::is_fetch;
 pub use event::{Merged, interrupted_event, merge, nmi_unblocked_by_iret};
 pub use raw::{Event, EventKind, Outcome, RawExit, StopReason};
 

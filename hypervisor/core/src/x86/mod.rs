@@ -6,6 +6,7 @@ pub mod cpuid;
 pub mod msr;
 pub mod paging;
 mod segment;
+pub mod speculation;
 mod state;
 
 pub use cpu::{CpuChanges, CpuState};

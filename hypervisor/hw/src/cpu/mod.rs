@@ -8,6 +8,7 @@ mod interrupts;
 mod machine_check;
 pub(crate) mod msr;
 mod mtrr;
+pub(crate) mod speculation;
 mod stop;
 
 pub(crate) use block::{CpuBlock, adopt, adopt_boot_block, new_block, online, online_cpus, set_online, this_block};
@@ -23,6 +24,7 @@ pub use interrupts::{
 
 pub(crate) use machine_check::handle_machine_check;
 pub(crate) use mtrr::{MemoryTypes, Taken};
+pub use speculation::{apply_mitigations, decide_mitigations, mitigations};
 pub(crate) use stop::ask_to_stop;
 pub use stop::stop_here;
 
@@ -52,36 +54,63 @@ impl Cpu {
         Ok(Self { _private: core::marker::PhantomData })
     }
 
-    /// The hypervisor's protections of itself that are on in this CPU, by the manual's names.
+    /// The hypervisor's protections of itself in this CPU's registers as they are now: the manual's name, what it is for, and
+    /// whether it is on.
     #[must_use]
-    pub fn protections() -> alloc::vec::Vec<&'static str> {
-        let cr4 = Cr4::read();
-        let mut list = alloc::vec![];
-        let flags = [
-            ("CR0.WP", Cr0::read().contains(Cr0Flags::WRITE_PROTECT)),
-            ("EFER.NXE", msr::read(msr::EFER) & msr::EFER_NXE != 0),
-            ("CR4.SMEP", cr4.contains(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION)),
-            ("CR4.SMAP", cr4.contains(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION)),
-            ("CR4.UMIP", cr4.contains(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION)),
-        ];
-        list.extend(flags.iter().filter(|(_, on)| *on).map(|(name, _)| *name));
-        list
+    pub fn protections() -> [(&'static str, &'static str, Protection); 5] {
+        let (cr4, wanted) = (Cr4::read(), optional_protections());
+        let optional = |flag: Cr4Flags| match (cr4.contains(flag), wanted.contains(flag)) {
+            (true, _) => Protection::On,
+            (false, true) => Protection::Off,
+            (false, false) => Protection::Absent,
+        };
+        let always = |on: bool| if on { Protection::On } else { Protection::Off };
+        let write_protect = always(Cr0::read().contains(Cr0Flags::WRITE_PROTECT));
+        let no_execute = always(msr::read(msr::EFER) & msr::EFER_NXE != 0);
+        [
+            ("CR0.WP", "what is read-only is so for the hypervisor too", write_protect),
+            ("EFER.NXE", "data is not executed", no_execute),
+            ("CR4.SMEP", "user pages are not executed", optional(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION)),
+            ("CR4.SMAP", "user pages are not accessed", optional(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION)),
+            (
+                "CR4.UMIP",
+                "user code does not read descriptor tables",
+                optional(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION),
+            ),
+        ]
     }
+}
+
+/// A protection in a control register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protection {
+    /// It is on.
+    On,
+    /// The CPU has it, and it is off.
+    Off,
+    /// The CPU does not have it.
+    Absent,
+}
+
+/// Those of CR4's protections that this CPU has.
+fn optional_protections() -> Cr4Flags {
+    let mut flags = Cr4Flags::empty();
+    if let Some(features) = raw_cpuid::CpuId::new().get_extended_feature_info() {
+        flags.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.has_smep());
+        flags.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.has_smap());
+        flags.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.has_umip());
+    }
+    flags
 }
 
 fn set_control_registers() {
     let cpuid = raw_cpuid::CpuId::new();
-    let extended = cpuid.get_extended_feature_info();
     let mut cr4 = Cr4::read() | Cr4Flags::MACHINE_CHECK_EXCEPTION;
     cr4.remove(Cr4Flags::PAGE_GLOBAL);
     if cpuid.get_feature_info().is_some_and(|features| features.has_xsave()) {
         cr4 |= Cr4Flags::OSXSAVE | Cr4Flags::OSFXSR;
     }
-    if let Some(features) = extended {
-        cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.has_smep());
-        cr4.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.has_smap());
-        cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.has_umip());
-    }
+    cr4 |= optional_protections();
     // SAFETY: the hypervisor runs in ring 0 on supervisor pages alone (no user mapping exists), so SMEP, SMAP and UMIP
     // take nothing away; OSXSAVE and MCE only make instructions and exceptions available that it handles.
     unsafe { Cr4::write(cr4) };

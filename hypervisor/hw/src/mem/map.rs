@@ -5,12 +5,15 @@
 
 use super::frames::alloc_zeroed;
 use super::window::window;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use lamina_core::memory::{Frame, HostPhysAddr, OutOfFrames, Owner, PAGE_SIZE};
 use spin::Mutex;
 use thiserror::Error;
 use x86_64::registers::control::Cr3;
-use x86_64::structures::paging::{Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB};
+use x86_64::structures::paging::{
+    Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB, Translate,
+};
 use x86_64::{PhysAddr, VirtAddr};
 
 /// First linear address of what is added at run time: stacks with guard pages, device registers.
@@ -80,6 +83,29 @@ fn map_page(linear: u64, frame: Frame, flags: PageTableFlags) -> Result<(), MapE
     }
 }
 
+/// The guard pages of the stacks that were made, so far.
+static GUARDS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+/// What protects the hypervisor's stacks from growing into something else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Guards {
+    /// The boot CPU's stack, and those that were made since: for the other CPUs, and for NMI, #DF and #MC on each.
+    pub stacks: usize,
+    /// Those of them below which a page is mapped.
+    pub unguarded: usize,
+}
+
+/// Looks below every stack. `boot_stack`: an address in the boot CPU's, made by the boot loader with this many bytes.
+pub(crate) fn audit_stacks(boot_stack: u64, boot_stack_bytes: u64) -> Guards {
+    let mut guards = GUARDS.lock().clone();
+    let is_mapped = |linear: u64| with_tables(|tables| tables.translate_addr(VirtAddr::new_truncate(linear)).is_some());
+    let page = boot_stack & !(PAGE_SIZE - 1);
+    let below = (1..=boot_stack_bytes / PAGE_SIZE).map(|pages| page.saturating_sub(pages * PAGE_SIZE));
+    // Where none is found, the whole range below is mapped.
+    guards.push(below.clone().find(|linear| !is_mapped(*linear)).unwrap_or(page));
+    Guards { stacks: guards.len(), unguarded: guards.into_iter().filter(|linear| is_mapped(*linear)).count() }
+}
+
 /// A new stack of `pages` pages with an unmapped guard page below it; answers with its top.
 pub(crate) fn map_stack(pages: usize) -> Result<VirtAddr, MapError> {
     let span = (pages as u64 + 1) * PAGE_SIZE;
@@ -89,6 +115,7 @@ pub(crate) fn map_stack(pages: usize) -> Result<VirtAddr, MapError> {
         let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE | PageTableFlags::NO_EXECUTE;
         map_page(guard + page * PAGE_SIZE, frame, flags)?;
     }
+    GUARDS.lock().push(guard);
     Ok(VirtAddr::new(guard + span))
 }
 

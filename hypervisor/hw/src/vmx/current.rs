@@ -71,6 +71,10 @@ impl<'a> CurrentVmcs<'a> {
     pub fn run(&mut self, ram: &GuestRam, gprs: &mut Gprs) -> Result<RawExit, EntryFailure> {
         assert_eq!(ram.id(), self.vcpu.ram, "a vCPU runs in the RAM it was made with");
         let presence = ram.enter(cpu::this());
+        if self.vcpu.flush_l1d {
+            self.vcpu.flush_l1d = false;
+            cpu::speculation::flush_l1d();
+        }
         // SAFETY: the VMCS is current (that is what `self` says) and was programmed whole by `Vcpu::new`; what it names is there
         // (see `Vcpu`; the EPT by the check above); `launched` and `host_rsp` are kept in step with it here alone.
         let entered = unsafe { switch::enter(gprs, self.vcpu.launched, &mut self.vcpu.host_rsp) };

@@ -4,8 +4,8 @@ use super::capabilities;
 use super::current::CurrentVmcs;
 use super::instructions::{VmFail, vmclear, vmptrld, vmxon};
 use super::vcpu::Vcpu;
-use crate::cpu::{self, Cpu, msr};
-use crate::mem::{HostFrame, OutOfFrames, Owner};
+use crate::cpu::{self, Cpu, msr, speculation};
+use crate::mem::{HostFrame, OutOfFrames, Owner, RamId};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use lamina_core::vmx::Capabilities;
@@ -48,6 +48,8 @@ pub struct VmxRoot {
     capabilities: Capabilities,
     pages: &'static RootPages,
     resident: Arc<Resident>,
+    /// The RAM of the vCPU that was loaded last.
+    last_ram: Option<RamId>,
     _this_cpu: core::marker::PhantomData<*const ()>,
 }
 
@@ -118,7 +120,14 @@ impl VmxRoot {
         switch_on(&capabilities, &region)?;
         // The region is the CPU's for good.
         core::mem::forget(region);
-        Ok(Self { plan, capabilities, pages, resident: Arc::default(), _this_cpu: core::marker::PhantomData })
+        Ok(Self {
+            plan,
+            capabilities,
+            pages,
+            resident: Arc::default(),
+            last_ram: None,
+            _this_cpu: core::marker::PhantomData,
+        })
     }
 
     /// The controls that this CPU's vCPUs run with.
@@ -173,6 +182,11 @@ impl VmxRoot {
             assert!(vcpu.resident.is_none(), "a vCPU is loaded while another CPU has it");
             self.resident.registers.store(vcpu.id(), Ordering::Release);
             vcpu.restore_registers();
+            vcpu.flush_l1d = speculation::flushes_l1d();
+            if self.last_ram != Some(vcpu.ram) {
+                self.last_ram = Some(vcpu.ram);
+                speculation::between_vms();
+            }
         }
         self.make_current(vcpu)
     }

@@ -56,6 +56,8 @@ pub struct Vcpu {
     vmcs: HostFrame,
     pub(super) virtual_apic: VirtualApicPage,
     pub(super) ram: RamId,
+    /// The L1 data cache may hold what is not the guest's.
+    pub(super) flush_l1d: bool,
     pub(super) root_pages: &'static RootPages,
     /// What the CPU that it is loaded on holds; `None` while it is loaded on none.
     pub(super) resident: Option<Arc<Resident>>,
@@ -101,6 +103,7 @@ impl Vcpu {
             vmcs,
             virtual_apic,
             ram: ram.id(),
+            flush_l1d: false,
             root_pages: root.pages(),
             resident: None,
             last_cpu: None,

@@ -4,7 +4,8 @@ mod share;
 mod vms;
 
 use super::view::{
-    ConfigView, CpuView, DoneView, ErrorView, HelpView, LogView, MemView, StateView, StatsView, VersionView,
+    ConfigView, CpuView, DoneView, ErrorView, HelpView, LogView, MemView, SecurityRow, SecurityView, StateView,
+    StatsView, VersionView,
 };
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -92,6 +93,16 @@ impl View for CpuView {
         let rows = self.vmx.iter().map(|row| vec_of([&row.name, &yes_no(row.present), &yes_no(row.used)]));
         text += &table(&["VT-x CAPABILITY", "PRESENT", "USED"], rows);
         text
+    }
+}
+
+impl View for SecurityView {
+    fn text(&self) -> String {
+        let rows = |rows: &[SecurityRow]| -> Vec<Vec<String>> {
+            rows.iter().map(|row| vec_of([&row.name, &row.state, &row.reason])).collect()
+        };
+        let protections = table(&["PROTECTION", "STATE", ""], rows(&self.protections).into_iter());
+        protections + &table(&["MITIGATION", "STATE", ""], rows(&self.mitigations).into_iter())
     }
 }
 

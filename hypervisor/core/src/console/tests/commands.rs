@@ -67,6 +67,7 @@ fn every_command() {
         ("vm log web --tail 20", Command::VmLog { name: name(), tail: Some(20) }),
         ("mem", Command::Mem),
         ("cpu", Command::Cpu),
+        ("security", Command::Security),
         ("sched", Command::Sched),
         ("stats", Command::Stats { name: None }),
         ("stats web", Command::Stats { name: Some(name()) }),

@@ -5,10 +5,12 @@
 
 mod alloc_view;
 mod sched_view;
+mod security_view;
 mod state_view;
 
 pub use alloc_view::{AllocRow, AllocView, CpuResource, MemoryResource, WaitingRow};
 pub use sched_view::{CpuRow, FigureRow, Latency, SchedRow, SchedView};
+pub use security_view::{SecurityRow, SecurityView};
 pub use state_view::{ConfigView, HostView, STATE_SCHEMA, STATE_VERSION, StateView};
 
 use alloc::string::String;

@@ -30,7 +30,7 @@ impl GuestMemory for &GuestRam {
             return Err(MemoryError::OutsideRam { gpa, len_bytes });
         }
         for (at, _, _) in parts(gpa, bytes.len()) {
-            self.populate(at).map_err(|_| MemoryError::OutOfFrames { gpa: at })?;
+            self.populate(at, false).map_err(|_| MemoryError::OutOfFrames { gpa: at })?;
         }
         for (at, offset, part) in parts(gpa, bytes.len()) {
             let mapping = self.mapping.lock();

@@ -24,6 +24,7 @@ use lamina_core::ept::{Access, Ept, EptFeatures, MapError, MemoryType, PageSize}
 use lamina_core::loader::RamLayout;
 use lamina_core::memory::{Frame, FrameKind, GuestPhysAddr, HostPhysAddr};
 use lamina_core::sched::CpuId;
+use lamina_core::x86::speculation::Mitigation;
 use spin::Mutex;
 use thiserror::Error;
 
@@ -63,6 +64,8 @@ pub struct GuestRam {
     apic_access: HostFrame,
     layout: RamLayout,
     largest_page: PageSize,
+    /// What a guest may do with a page larger than 4 KiB.
+    large_access: Access,
     eptp: u64,
     mapping: Mutex<Mapping>,
     /// Frames that back the RAM.
@@ -107,7 +110,7 @@ impl Drop for Presence<'_> {
 
 impl GuestRam {
     /// RAM of this layout for the VM in `slot`, with nothing backed yet, on a machine whose `cpu_count` CPUs run guests.
-    /// `largest_page` is what a first touch backs at most.
+    /// `largest_page` is what a first touch backs at most; see [`Mitigation::NxHugePages`] for what is executed from.
     ///
     /// # Errors
     /// [`OutOfFrames`] when there is no frame for the EPT's root.
@@ -129,6 +132,11 @@ impl GuestRam {
             apic_access,
             layout,
             largest_page,
+            large_access: if cpu::mitigations().is_on(Mitigation::NxHugePages) {
+                Access::ReadWrite
+            } else {
+                Access::ReadWriteExecute
+            },
             eptp: ept.eptp(),
             mapping: Mutex::new(Mapping { tables, ept: Some(ept), discarded: Vec::with_capacity(DISCARDED_MAX) }),
             populated: AtomicU64::new(0),
@@ -213,15 +221,25 @@ impl GuestRam {
     }
 
     /// Backs the page at `gpa` with scrubbed memory: a large page where the whole of it is RAM, none of it is backed yet,
-    /// the limit allows it and the host has such a run of frames. Does nothing where it is backed already.
+    /// the limit allows it and the host has such a run of frames. Where it is backed already by a page that a guest does not
+    /// execute from, for it is too large, and `fetch` says that it is to, that page is split.
     ///
     /// # Errors
     /// [`PopulateError`]; nothing was changed.
-    pub fn populate(&self, gpa: GuestPhysAddr) -> Result<(), PopulateError> {
+    pub fn populate(&self, gpa: GuestPhysAddr, fetch: bool) -> Result<(), PopulateError> {
         if !self.layout.is_ram(gpa) {
             return Err(PopulateError::OutsideRam(gpa));
         }
-        if self.mapping.lock().translate(gpa).is_some() {
+        if let Mapping { tables, ept: Some(ept), .. } = &mut *self.mapping.lock()
+            && let Some(found) = ept.translate(tables, gpa)
+        {
+            if fetch && found.size != PageSize::Size4K && self.large_access != Access::ReadWriteExecute {
+                // No CPU is told: one that remembers the large page exits on a fetch, and forgets it then.
+                let _ = ept.split(tables, gpa, PageSize::Size4K).map_err(PopulateError::OutOfFrames)?;
+            }
+            if fetch {
+                ept.protect(tables, gpa, Access::ReadWriteExecute);
+            }
             return Ok(());
         }
         let sizes = [PageSize::Size1G, PageSize::Size2M, PageSize::Size4K];
@@ -257,7 +275,8 @@ impl GuestRam {
         let owner = Owner::vm(self.slot, FrameKind::Ram);
         // Scrubbed before the lock is taken: that is what takes time.
         let frame = alloc_zeroed(frame_count as usize, owner).map_err(PopulateError::OutOfFrames).map_err(give_back)?;
-        let rights = (Access::ReadWriteExecute, MemoryType::WriteBack);
+        let access = if size == PageSize::Size4K { Access::ReadWriteExecute } else { self.large_access };
+        let rights = (access, MemoryType::WriteBack);
         let mapped = match &mut *self.mapping.lock() {
             Mapping { tables, ept: Some(ept), .. } => ept.map(tables, base, frame, size, rights),
             Mapping { .. } => Err(MapError::AlreadyMapped { gpa: base }),
