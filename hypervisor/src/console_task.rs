@@ -266,6 +266,7 @@ fn execute(vmm: &mut Vmm<'_>, request: Request) -> String {
         }),
         Command::Mem => Ok(render(&locked(hypervisor, |manager| views::mem(manager)), json)),
         Command::Cpu => Ok(render(&locked(hypervisor, |manager| views::cpu(hypervisor, manager, vmm.root)), json)),
+        Command::DebugPanic => panic!("asked for by `debug panic`"),
         Command::Security => Ok(render(&views::security(), json)),
         Command::Sched => Ok(render(&locked(hypervisor, |manager| views::sched(hypervisor, manager)), json)),
         Command::SchedPolicy { policy } => {

@@ -34,7 +34,15 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     // Nothing here allocates: the heap may be what is broken, or locked by what panicked. `Terminal` never fails.
     let _ = writeln!(Terminal, "\n*** LAMINA PANIC: {info}");
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    let _ = writeln!(Terminal, "Lamina {} ({profile}), CPU {}", env!("CARGO_PKG_VERSION"), this.0);
+    let _ = write!(Terminal, "Lamina {} ({profile}), CPU {}, build id ", env!("CARGO_PKG_VERSION"), this.0);
+    for byte in cpu::build_id() {
+        let _ = write!(Terminal, "{byte:02x}");
+    }
+    let _ = write!(Terminal, "\nbacktrace:");
+    for offset in cpu::backtrace() {
+        let _ = write!(Terminal, " +{offset:#x}");
+    }
+    let _ = writeln!(Terminal, "\n(names and lines: `cargo xtask symbolize` with this text)");
     if others > 0 {
         let _ = writeln!(Terminal, "{stopped} of {others} other CPUs stopped");
     }
@@ -69,7 +77,10 @@ pub(crate) fn set_policy(on_panic: OnPanic, platform: &Platform) {
 /// An exception of the hypervisor's: our bug, or broken hardware.
 pub(crate) fn exception(frame: &TrapFrame, cr2: u64) -> ! {
     panic!(
-        "exception {} (error code {:#x}) at {:#x}, CR2 {cr2:#x}\n{frame:#x?}",
-        frame.vector, frame.error_code, frame.rip
+        "exception {} (error code {:#x}) at {:#x} (+{:#x}), CR2 {cr2:#x}\n{frame:#x?}",
+        frame.vector,
+        frame.error_code,
+        frame.rip,
+        cpu::offset_in_image(frame.rip)
     )
 }

@@ -9,6 +9,7 @@ mod latency;
 mod lifecycle;
 mod lifecycle_rounds;
 mod linux;
+mod panic;
 mod preemption;
 mod refusals;
 mod sched;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let cases = [
         tiny_guests::cases(),
         isolation::cases(),
+        panic::cases(),
         preemption::cases(),
         lifecycle::cases(),
         lifecycle_rounds::cases(),

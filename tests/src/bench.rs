@@ -1,7 +1,7 @@
 //! Running the cases: [`Case`], [`Bench`] and the list of trials made from them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -85,6 +85,12 @@ impl Bench {
     #[must_use]
     pub fn machine(&self) -> MachineBuilder<'_> {
         MachineBuilder::new(self)
+    }
+
+    /// The kernel that it boots, as linked.
+    #[must_use]
+    pub fn kernel(&self) -> &Path {
+        &self.built.kernel
     }
 }
 

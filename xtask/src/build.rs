@@ -50,6 +50,8 @@ pub fn kernel(workspace: &Workspace) -> Result<PathBuf> {
         toolchain
             .cargo(workspace)
             .args(["build", "--release", "--package", "lamina"])
+            // The epitaph of a panic follows the frame pointers.
+            .args(["--config", &format!("target.{BARE_TARGET}.rustflags=['-Cforce-frame-pointers=yes']")])
             .args(toolchain.bare_arguments())
             .arg("--target-dir")
             .arg(&target_dir),

@@ -19,6 +19,7 @@ pub mod process;
 pub mod ramdisk;
 pub mod run;
 pub mod setup;
+pub mod symbolize;
 pub mod tally;
 pub mod test;
 pub mod toolchain;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::workspace::Workspace;
-use xtask::{build, ci, disk_image, doctor, extract_vmlinux, flash, gdb, lint, run, setup, test};
+use xtask::{build, ci, disk_image, doctor, extract_vmlinux, flash, gdb, lint, run, setup, symbolize, test};
 
 /// Builds, boots and tests Lamina.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ enum Verb {
     Flash(flash::Options),
     /// Debug the boot with gdb
     Gdb(gdb::Options),
+    /// Name the functions and lines of an epitaph's backtrace
+    Symbolize(symbolize::Options),
     /// Take the ELF kernel out of a bzImage
     ExtractVmlinux(extract_vmlinux::Options),
 }
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Ci(options) => ci::execute(&workspace, &options),
         Verb::Flash(options) => done(flash::execute(&workspace, &options)),
         Verb::Gdb(options) => done(gdb::execute(&workspace, &options)),
+        Verb::Symbolize(options) => done(symbolize::execute(&workspace, &options)),
         Verb::ExtractVmlinux(options) => done(extract_vmlinux::execute(&options)),
     };
     result.unwrap_or_else(|error| {

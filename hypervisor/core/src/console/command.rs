@@ -106,6 +106,8 @@ pub enum Command {
     State,
     /// The running configuration as a `lamina.toml`.
     ConfigSave,
+    /// Have the hypervisor panic.
+    DebugPanic,
     /// What protects the hypervisor, and what is done against speculative execution.
     Security,
     /// VM exits by reason.

@@ -336,6 +336,13 @@ pub(super) static COMMANDS: &[Spec] = &[
         build: |_| Ok(Command::Reboot),
     },
     Spec {
+        words: &["debug", "panic"],
+        arguments: &[],
+        options: &[],
+        about: "have the hypervisor panic, to see what it tells then",
+        build: |_| Ok(Command::DebugPanic),
+    },
+    Spec {
         words: &["poweroff"],
         arguments: &[],
         options: &[],

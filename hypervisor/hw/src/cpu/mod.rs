@@ -1,5 +1,6 @@
 //! A CPU's own state: its block, descriptor tables, interrupt entry, model-specific registers, the FPU.
 
+mod backtrace;
 mod block;
 mod exceptions;
 mod fpu;
@@ -11,6 +12,7 @@ mod mtrr;
 pub(crate) mod speculation;
 mod stop;
 
+pub use backtrace::{backtrace, build_id, offset_in_image};
 pub(crate) use block::{CpuBlock, adopt, adopt_boot_block, new_block, online, online_cpus, set_online, this_block};
 pub use block::{online_count, stopped_count, this};
 pub use exceptions::{TrapFrame, set_exception_hook};

@@ -106,6 +106,36 @@ pub(crate) fn audit_stacks(boot_stack: u64, boot_stack_bytes: u64) -> Guards {
     Guards { stacks: guards.len(), unguarded: guards.into_iter().filter(|linear| is_mapped(*linear)).count() }
 }
 
+/// The 8 bytes at a linear address of the hypervisor's, if it is mapped to memory there. Takes no lock, for the epitaph of a panic:
+/// the tables may be another CPU's to change, but every entry that it finds is one that is or was true.
+pub(crate) fn peek(linear: u64) -> Option<u64> {
+    const FRAME: u64 = 0x000f_ffff_ffff_f000;
+    let flag = |entry: u64, flag: PageTableFlags| entry & flag.bits() != 0;
+    let linear = VirtAddr::try_new(linear).ok().filter(|linear| linear.is_aligned(8_u64))?.as_u64();
+    let (root, _) = Cr3::read();
+    let mut target = root.start_address().as_u64();
+    for level in (1..=4).rev() {
+        let index_shift = 12 + 9 * (level - 1);
+        let entry = read_word(target + (linear >> index_shift & 0x1ff) * 8)?;
+        if !flag(entry, PageTableFlags::PRESENT) || flag(entry, PageTableFlags::NO_CACHE) {
+            return None;
+        }
+        target = entry & FRAME;
+        if level == 1 || level < 4 && flag(entry, PageTableFlags::HUGE_PAGE) {
+            let offset_mask = (1 << index_shift) - 1;
+            return read_word(target & !offset_mask | linear & offset_mask);
+        }
+    }
+    None
+}
+
+/// The 8 bytes at an aligned physical address in the window.
+fn read_word(hpa: u64) -> Option<u64> {
+    let inside = hpa.checked_add(8).is_some_and(|end| end <= window().len_bytes);
+    // SAFETY: the window maps it, aligned; whatever it is, to read it changes nothing in memory.
+    inside.then(|| unsafe { ((window().offset + hpa) as *const u64).read_volatile() })
+}
+
 /// A new stack of `pages` pages with an unmapped guard page below it; answers with its top.
 pub(crate) fn map_stack(pages: usize) -> Result<VirtAddr, MapError> {
     let span = (pages as u64 + 1) * PAGE_SIZE;

@@ -16,7 +16,7 @@ pub use heap::usage as heap_usage;
 pub use lamina_core::memory::{OutOfFrames, Owner};
 pub use map::Guards;
 pub use map::MapError;
-pub(crate) use map::{RUN_TIME_BASE, audit_stacks, map_mmio, map_stack, root_entries};
+pub(crate) use map::{RUN_TIME_BASE, audit_stacks, map_mmio, map_stack, peek, root_entries};
 pub use seal::{MappingFault, audit_mappings};
 pub(crate) use seal::{drop_low_half, protect_image};
 pub(crate) use window::{Window, ptr_to, set_window};

@@ -68,6 +68,7 @@ fn every_command() {
         ("mem", Command::Mem),
         ("cpu", Command::Cpu),
         ("security", Command::Security),
+        ("debug panic", Command::DebugPanic),
         ("sched", Command::Sched),
         ("stats", Command::Stats { name: None }),
         ("stats web", Command::Stats { name: Some(name()) }),
