@@ -1,7 +1,15 @@
-//! What one guest does to itself does nothing to the others.
+//! What one guest does to itself does nothing to the others, and it sees nothing of theirs.
+//!
+//! What the cases stand for, and what was seen to make each fail:
+//!
+//! | taken out | case that fails |
+//! |---|---|
+//! | the zeroing of frames (`mem::frames::alloc_zeroed`) | `memory_of_a_vm_that_is_gone_reads_zero` |
+//! | the shoot-down before a frame is freed (`GuestRam::free_all`) | `a_page_given_away_is_out_of_every_cpus_sight` |
 
 use anyhow::{Result, ensure};
 use lamina_tests::{Bench, Case, field, reply};
+use xtask::machine::PROMPT;
 
 const TRIPLE_FAULT_AND_TICKER: &str = r#"
 [[vm]]
@@ -33,8 +41,10 @@ quantum = "1ms"
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        Case::both("triple_fault_leaves_the_others_alive", triple_fault),
-        Case::bios("bad_guest_leaves_the_others_alive", bad_guest),
+        Case::both("isolation::triple_fault_leaves_the_others_alive", triple_fault),
+        Case::bios("isolation::bad_guest_leaves_the_others_alive", bad_guest),
+        Case::bios("isolation::memory_of_a_vm_that_is_gone_reads_zero", scrubbed),
+        Case::bios("isolation::a_page_given_away_is_out_of_every_cpus_sight", out_of_sight),
     ]
 }
 
@@ -60,5 +70,35 @@ fn bad_guest(bench: &Bench) -> Result<()> {
         heard += &session.expect("\n")?;
     }
     ensure!(heard.contains("bad-guest| verdict: pass") && heard.contains("ticker| verdict: pass"), "not both passed");
+    session.power_off()
+}
+
+/// One VM fills nearly all memory and is destroyed; the next one finds nothing of it, in small pages as in large ones.
+fn scrubbed(bench: &Bench) -> Result<()> {
+    let config = "[[vm]]\nname = \"images\"\nimage = \"toucher\"\nmemory = \"4M\"\nautostart = false\n";
+    let mut session = bench.machine().memory_mib(96).config(config).boot()?;
+    session.expect(PROMPT)?;
+    // VMs of less than 32 MiB get small pages.
+    for memory in ["--memory 64M", "--memory 28M", "--memory 64M", "--memory 28M"] {
+        session.command(&format!("vm create last --image toucher {memory}"))?;
+        session.send("vm start last")?;
+        let heard = session.expect("vm last: stopped (exit code ")?;
+        ensure!(heard.contains("last| verdict: pass"), "the VM saw what an earlier one had left: {heard}");
+        session.command("vm destroy last")?;
+    }
+    session.power_off()
+}
+
+/// A page that the balloon took is no other VM's before every CPU has forgotten it: one that reads it all the time and never
+/// leaves the guest by itself is made to.
+fn out_of_sight(bench: &Bench) -> Result<()> {
+    let config = "[[vm]]\nname = \"giver\"\nimage = \"balloon\"\nvcpus = 2\nmemory = \"16M\"\nmemory_min = \"8M\"\n\
+                  cmdline = \"watch=1 rounds=1 touch=4\"\n";
+    let mut session = bench.machine().cpus(2).config(config).boot()?;
+    session.expect("giver| balloon: device at")?;
+    session.command("vm set giver memory=12M")?;
+    session.expect("giver| balloon: the other CPU lost sight of the page")?;
+    let heard = session.expect("vm giver: stopped (exit code ")?;
+    ensure!(heard.contains("giver| verdict: pass"), "the guest ended without passing: {heard}");
     session.power_off()
 }

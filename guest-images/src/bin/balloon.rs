@@ -4,15 +4,16 @@
 //!
 //! Command line: `balloon=0x..` is the device's address (default 0xfed10000), `irq=N` its IOAPIC input (16),
 //! `touch=MIB` how much memory is written at first (all), `keep=MIB` how much is never given (1), `rounds=N` after how
-//! many targets it ends (never). Expected: with `rounds`, `verdict: pass balloon: ...`.
+//! many targets it ends (never), `watch=1` has a second processor read the last page all the time, which must not read what was in
+//! it once the host has it. Expected: with `rounds`, `verdict: pass balloon: ...`.
 #![no_std]
 #![no_main]
 
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use guest::apic;
 use guest::boot_info::{self, Loader, Region, option};
 use guest::virtio::{self, Device, F_VERSION_1, Queue, QueueMemory, register};
-use guest::{check, cpu, fail, guest_main, paging, pass, println, trap};
+use guest::{check, cpu, fail, guest_main, paging, pass, println, smp, trap};
 
 guest_main!(main);
 
@@ -42,6 +43,11 @@ static BASE: AtomicU32 = AtomicU32::new(0);
 /// Interrupts since the start.
 static INTERRUPTS: AtomicU32 = AtomicU32::new(0);
 
+/// The page that the second processor reads, 0 while there is none; whether the host has it; and how often it was read.
+static WATCHED: AtomicU64 = AtomicU64::new(0);
+static GIVEN: AtomicBool = AtomicBool::new(false);
+static READS: AtomicU64 = AtomicU64::new(0);
+
 /// The memory that this driver gives from: pages of one range of RAM, the last of which are with the host.
 struct Pool {
     start: u64,
@@ -60,6 +66,10 @@ fn main() {
     println!("balloon: {} pages filled", pool.filled);
 
     let (device, mut inflate, mut deflate) = start_device();
+    if option("watch") == Some(1) {
+        check!(smp::find() > 1, "watch=1 needs a second processor");
+        smp::start(1, watch);
+    }
     let rounds = option("rounds").unwrap_or(0);
     let mut reached = 0;
     let mut round = 0;
@@ -205,7 +215,18 @@ impl Pool {
             let first = self.pages - self.given - count;
             // What is given has something in it, so that a zero later proves that it was scrubbed.
             (first..first + count).for_each(|page| self.write_pattern(page));
+            let is_watched = self.given == 0 && option("watch") == Some(1);
+            if is_watched {
+                WATCHED.store(self.address(self.pages - 1), SeqCst);
+                wait_for_reads();
+            }
             self.tell(queue, first, count);
+            if is_watched {
+                GIVEN.store(true, SeqCst);
+                wait_for_reads();
+                println!("balloon: the other CPU lost sight of the page");
+                WATCHED.store(0, SeqCst);
+            }
             self.given += count;
             device.write(ACTUAL, self.given as u32);
         }
@@ -243,6 +264,27 @@ impl Pool {
         let numbers = core::hint::black_box(&numbers);
         queue.send(numbers.as_ptr() as u64, 4 * count as u32);
         cpu::halt_until(|| queue.is_idle());
+    }
+}
+
+/// Waits until the second processor has read its page some more times.
+fn wait_for_reads() {
+    let begin = READS.load(SeqCst);
+    while READS.load(SeqCst) < begin + 10_000 {
+        core::hint::spin_loop();
+    }
+}
+
+/// The second processor: it never leaves the guest by itself, so that it keeps whatever its TLB holds.
+fn watch(_: usize) -> ! {
+    loop {
+        let given = GIVEN.load(SeqCst);
+        let page = WATCHED.load(SeqCst);
+        if page != 0 {
+            let found = read(page);
+            check!(!given || found == 0, "{page:#x} was given, and another CPU still reads {found:#x} there");
+            READS.fetch_add(1, SeqCst);
+        }
     }
 }
 
