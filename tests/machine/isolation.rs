@@ -92,7 +92,7 @@ fn scrubbed(bench: &Bench) -> Result<()> {
 /// A page that the balloon took is no other VM's before every CPU has forgotten it: one that reads it all the time and never
 /// leaves the guest by itself is made to.
 fn out_of_sight(bench: &Bench) -> Result<()> {
-    let config = "[[vm]]\nname = \"giver\"\nimage = \"balloon\"\nvcpus = 2\nmemory = \"16M\"\nmemory_min = \"8M\"\n\
+    let config = "[[vm]]\nname = \"giver\"\nimage = \"balloon\"\nvcpus = 2\nmemory = \"16M\"\nmemory_min = \"8M\"\nquantum = \"100ms\"\n\
                   cmdline = \"watch=1 rounds=1 touch=4\"\n";
     let mut session = bench.machine().cpus(2).config(config).boot()?;
     session.expect("giver| balloon: device at")?;

@@ -208,14 +208,15 @@ impl Pool {
         }
     }
 
-    /// Gives pages until the host has `target`.
+    /// Gives pages until the host has `target`. The last page is the one that is watched.
     fn give(&mut self, device: &Device, queue: &mut Queue, target: u64) {
         while self.given < target {
-            let count = (target - self.given).min(BATCH as u64);
+            // One that is watched goes alone: the fewer instructions pass, the less can make a CPU forget it by chance.
+            let is_watched = self.given == 0 && option("watch") == Some(1);
+            let count = if is_watched { 1 } else { (target - self.given).min(BATCH as u64) };
             let first = self.pages - self.given - count;
             // What is given has something in it, so that a zero later proves that it was scrubbed.
             (first..first + count).for_each(|page| self.write_pattern(page));
-            let is_watched = self.given == 0 && option("watch") == Some(1);
             if is_watched {
                 WATCHED.store(self.address(self.pages - 1), SeqCst);
                 wait_for_reads();

@@ -2,7 +2,8 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
-use lamina_core::console::view::{SecurityRow, SecurityView};
+use lamina_core::console::view::{DirectMsrRow, SecurityRow, SecurityView};
+use lamina_core::x86::msr::PASS_THROUGH;
 use lamina_core::x86::speculation::{Mitigation, Verdict};
 use lamina_hw::cpu::{self, Cpu, Protection};
 use lamina_hw::mem::Guards;
@@ -21,7 +22,18 @@ pub(crate) fn security() -> SecurityView {
         let (verdict, reason) = decided.verdict(mitigation);
         row(mitigation.name(), verdict, reason)
     });
-    SecurityView { protections: in_registers.chain(in_tables).collect(), mitigations: mitigations.into() }
+    let direct_msrs = PASS_THROUGH.iter().map(|range| DirectMsrRow {
+        first: range.first,
+        last: range.last,
+        read: range.read,
+        write: range.write,
+        reason: range.why.into(),
+    });
+    SecurityView {
+        protections: in_registers.chain(in_tables).collect(),
+        mitigations: mitigations.into(),
+        direct_msrs: direct_msrs.collect(),
+    }
 }
 
 fn row(name: &str, verdict: Verdict, reason: impl Into<String>) -> SecurityRow {

@@ -6,6 +6,7 @@ use super::*;
 use crate::loader::Format;
 use crate::resources::Strategy;
 use crate::sched::{CpuId, CpuSet, PolicyKind};
+use crate::x86::speculation::{Mitigation, Mitigations};
 use alloc::format;
 use alloc::string::{String, ToString};
 use log::LevelFilter;
@@ -23,6 +24,7 @@ sched_policy = "round-robin"
 alloc_strategy = "capacity"
 overcommit = 1.5
 stop_grace = "5s"
+mitigations = "-verw"
 
 [[vm]]
 name = "linux"
@@ -66,6 +68,8 @@ group = "db"
 #[test]
 fn every_key_is_taken() {
     let config = Config::parse(FULL).unwrap();
+    let mut mitigations_off = Mitigations::NONE;
+    mitigations_off.insert(Mitigation::Verw);
     let host = HostConfig {
         log_level: LevelFilter::Debug,
         on_panic: OnPanic::Reboot,
@@ -77,6 +81,7 @@ fn every_key_is_taken() {
         alloc_strategy: Strategy::Capacity,
         overcommit_percent: 150,
         stop_grace_us: 5_000_000,
+        mitigations_off,
     };
     assert_eq!(config.host, host);
     let mut linux = VmConfig::new("linux", "linux/vmlinuz").unwrap();
@@ -362,11 +367,13 @@ fn any_host() -> impl proptest::strategy::Strategy<Value = HostConfig> {
     );
     let numbers =
         (proptest::option::of(any::<u64>()), proptest::option::of(1u32..=256), 100u32..=1000, 0u64..=3_600_000_000);
-    (words, numbers, any::<(bool, bool)>()).prop_map(
+    let mitigations_off = proptest::sample::subsequence(Mitigation::ALL.to_vec(), 0..=Mitigation::ALL.len());
+    (words, numbers, any::<(bool, bool)>(), mitigations_off).prop_map(
         |(
             (log_level, reboot, sched_policy, alloc_strategy),
             (poweroff_after_us, cpus, overcommit_percent, stop_grace_us),
             (tee_serial, poweroff_when_done),
+            off,
         )| HostConfig {
             log_level,
             on_panic: if reboot { OnPanic::Reboot } else { OnPanic::Halt },
@@ -378,6 +385,10 @@ fn any_host() -> impl proptest::strategy::Strategy<Value = HostConfig> {
             alloc_strategy,
             overcommit_percent,
             stop_grace_us,
+            mitigations_off: off.into_iter().fold(Mitigations::NONE, |mut all, one| {
+                all.insert(one);
+                all
+            }),
         },
     )
 }

@@ -102,7 +102,16 @@ impl View for SecurityView {
             rows.iter().map(|row| vec_of([&row.name, &row.state, &row.reason])).collect()
         };
         let protections = table(&["PROTECTION", "STATE", ""], rows(&self.protections).into_iter());
-        protections + &table(&["MITIGATION", "STATE", ""], rows(&self.mitigations).into_iter())
+        let mitigations = table(&["MITIGATION", "STATE", ""], rows(&self.mitigations).into_iter());
+        let msrs = self.direct_msrs.iter().map(|row| {
+            let access = match (row.read, row.write) {
+                (true, true) => "read, write",
+                (true, false) => "read",
+                _ => "write",
+            };
+            vec_of([&format!("{:#x} to {:#x}", row.first, row.last), &access, &row.reason])
+        });
+        protections + &mitigations + &table(&["MSRS WITHOUT AN EXIT", "", ""], msrs)
     }
 }
 

@@ -10,7 +10,7 @@ mod state_view;
 
 pub use alloc_view::{AllocRow, AllocView, CpuResource, MemoryResource, WaitingRow};
 pub use sched_view::{CpuRow, FigureRow, Latency, SchedRow, SchedView};
-pub use security_view::{SecurityRow, SecurityView};
+pub use security_view::{DirectMsrRow, SecurityRow, SecurityView};
 pub use state_view::{ConfigView, HostView, STATE_SCHEMA, STATE_VERSION, StateView};
 
 use alloc::string::String;

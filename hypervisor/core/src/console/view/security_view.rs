@@ -9,6 +9,23 @@ pub struct SecurityView {
     pub protections: Vec<SecurityRow>,
     /// What is done against speculative execution.
     pub mitigations: Vec<SecurityRow>,
+    /// The MSRs that a guest reaches without an exit; it reaches no port so.
+    pub direct_msrs: Vec<DirectMsrRow>,
+}
+
+/// A range of MSRs that a guest reaches without an exit.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DirectMsrRow {
+    /// The first one.
+    pub first: u32,
+    /// The last one.
+    pub last: u32,
+    /// Reads do not exit.
+    pub read: bool,
+    /// Nor do writes.
+    pub write: bool,
+    /// Why that is safe.
+    pub reason: String,
 }
 
 /// A protection or a mitigation.
