@@ -147,7 +147,7 @@ fn the_documented_file_is_one() {
     let text: String = file.lines().map(|line| line.trim_start_matches("//!").to_string() + "\n").collect();
     let error = Config::parse(&text).unwrap_err().message;
     assert!(error.contains("load_address = 0x100000: only a flat image has it"), "{error}");
-    let text = text.replace("\"auto\"", "\"flat32\"");
+    let text = text.replace("format = \"auto\"", "format = \"flat32\"");
     let error = Config::parse(&text).unwrap_err().message;
     assert!(error.contains("after db: no VM and no group has this name"), "{error}");
     let db = "\n[[vm]]\nname = 'db'\nimage = 'db'";
