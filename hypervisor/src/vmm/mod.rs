@@ -6,9 +6,11 @@
 //!
 //! - `define`: creating VMs, and changing what they are given
 //! - `life`: starting, pausing, ending, and what guests do of their own accord
+//! - `faults`: guests that cannot go on, and those that reset themselves
 //! - `memory`: carrying out what the allocator decides
 
 mod define;
+mod faults;
 mod life;
 mod memory;
 
@@ -70,7 +72,7 @@ impl Vmm<'_> {
 }
 
 /// Whether the hypervisor's heap has room for another VM or another start, besides what the console's answers take.
-fn check_heap() -> Result<(), String> {
+pub(crate) fn check_heap() -> Result<(), String> {
     const RESERVE_BYTES: usize = 1 << 20;
     let (used, all) = mem::heap_usage();
     if all.saturating_sub(used) < RESERVE_BYTES {
