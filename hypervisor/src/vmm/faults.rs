@@ -10,6 +10,7 @@ use crate::vm::Vm;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use lamina_core::config::units::format_duration_us;
 use lamina_core::fault::{Action, EARLY_US, Fault, FaultKind, FaultReport, KEPT_REPORTS, Recovery, Restart};
 use lamina_core::vm::{Event, State, transition};
 use lamina_hw::time;
@@ -47,9 +48,9 @@ impl Vmm<'_> {
                     Err(error) => log::error!("{error}"),
                 }
             }
-            Some(restart) => self.restart_later(id, &format!("reset by the guest within {EARLY_US} us"), restart),
+            Some(restart) => self.restart_later(id, &format!("reset by the guest within {} of its start", format_duration_us(EARLY_US)), restart),
             None => {
-                let detail = format!("the guest reset itself within {EARLY_US} us of its start once too often");
+                let detail = format!("the guest reset itself within {} of its start, once too often", format_duration_us(EARLY_US));
                 self.carry_out_policy(id, vcpu, *Fault::new(FaultKind::ResetLoop, detail), otherwise);
             }
         }
@@ -155,6 +156,6 @@ impl Vmm<'_> {
 }
 
 /// The VM that this one comes after and that is down.
-fn waits_for<'a>(manager: &'a Manager, vm: &Vm) -> Option<&'a Vm> {
+pub(crate) fn waits_for<'a>(manager: &'a Manager, vm: &Vm) -> Option<&'a Vm> {
     manager.vms.iter().find(|other| vm.config.comes_after(&other.config) && other.state.is_down())
 }

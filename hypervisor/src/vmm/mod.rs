@@ -14,6 +14,7 @@ mod faults;
 mod life;
 mod memory;
 
+pub(crate) use faults::waits_for;
 pub(crate) use memory::{allocator, count_memory};
 
 use crate::hypervisor::Hypervisor;
