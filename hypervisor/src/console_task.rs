@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use lamina_core::boot::ramdisk::Ramdisk;
-use lamina_core::console::view::{ConfigView, DoneView, LogView};
+use lamina_core::console::view::{ConfigView, DoneView, FaultsView, LogView};
 use lamina_core::console::{
     Command, CommandCompleter, LineEditor, Names, Request, Sink, TopScreen, TopSnapshot, TopView, help, leaves_top,
     render, render_error,
@@ -260,6 +260,7 @@ fn execute(vmm: &mut Vmm<'_>, request: Request) -> String {
             let (bytes, lost) = log.unwrap_or_default();
             render(&LogView::new(&name, &bytes, lost, tail), json)
         }),
+        Command::VmFaults { name, number } => faults(vmm, name, number).map(|view| render(&view, json)),
         Command::VmTrace { name, exits } => vmm.find(&name).map(|id| {
             vmm.with_vm(id, |vm| vm.trace_exits = exits);
             done(&format!("vm {name}: its next start prints {exits} exits"), json)
@@ -312,6 +313,19 @@ fn execute(vmm: &mut Vmm<'_>, request: Request) -> String {
         }
     };
     answer.unwrap_or_else(|error| render_error(&error, json))
+}
+
+/// The reports of a VM's faults.
+fn faults(vmm: &Vmm<'_>, name: String, number: Option<u64>) -> Result<FaultsView, String> {
+    let id = vmm.find(&name)?;
+    let kept = vmm.with_vm(id, |vm| (vm.faults.total(), vm.faults.reports().cloned().collect::<Vec<_>>()));
+    let (total, reports) = kept.unwrap_or_default();
+    if let Some(number) = number
+        && reports.iter().all(|report| report.number != number)
+    {
+        return Err(format!("vm {name}: there is no report of fault {number}; it had {total}, the last {} are kept", reports.len()));
+    }
+    Ok(FaultsView::new(name, total, &reports, number))
 }
 
 fn done(what: &str, json: bool) -> String {

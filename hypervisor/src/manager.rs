@@ -37,6 +37,8 @@ pub(crate) struct Manager {
 /// What happened to a VM while it ran.
 pub(crate) struct News {
     pub(crate) vm: u32,
+    /// The vCPU that it happened to.
+    pub(crate) vcpu: u16,
     /// Which of its starts it happened to.
     pub(crate) start: u64,
     pub(crate) what: Happened,
@@ -123,21 +125,22 @@ impl Manager {
             // What came after its last look would be waited for in vain.
             SliceEnd::Halted { .. } if turn.machine.is_notified(vcpu.index) => self.wake(vcpu, now),
             SliceEnd::Halted { wake_at } => self.scheduler.set_timer(vcpu, turn.cpu, wake_at),
-            SliceEnd::Starved(gpa) => self.happened(vcpu.vm, Happened::Starved(gpa), now),
-            SliceEnd::Stopped(reason) => self.happened(vcpu.vm, Happened::Stopped(reason), now),
+            SliceEnd::Starved(gpa) => self.happened(vcpu, Happened::Starved(gpa), now),
+            SliceEnd::Stopped(reason) => self.happened(vcpu, Happened::Stopped(reason), now),
         }
     }
 
     /// Stops the VM's vCPUs and has the boot CPU see to it. Of several things that happen before it has, the first end counts.
-    fn happened(&mut self, id: u32, what: Happened, now: u64) {
+    fn happened(&mut self, vcpu: VcpuId, what: Happened, now: u64) {
+        let VcpuId { vm: id, index } = vcpu;
         self.halt_vcpus(id, now);
         let Some(vm) = self.by_id(id) else { return };
         vm.over = true;
         let start = vm.starts;
         match self.news.iter_mut().find(|news| news.vm == id && news.start == start) {
             Some(News { what: Happened::Stopped(_), .. }) => {}
-            Some(news) => news.what = what,
-            None => self.news.push_back(News { vm: id, start, what }),
+            Some(news) => (news.vcpu, news.what) = (index, what),
+            None => self.news.push_back(News { vm: id, vcpu: index, start, what }),
         }
         cpus::decide_anew(BOOT_CPU);
     }

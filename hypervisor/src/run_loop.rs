@@ -3,11 +3,13 @@
 use crate::console_task::ConsoleTask;
 use crate::cpus::{self, BOOT_CPU};
 use crate::hypervisor::Hypervisor;
-use crate::manager::{Next, Turn};
-use crate::vmm::Vmm;
+use crate::manager::{Manager, Next, Turn};
+use crate::vm::Vm;
+use crate::vmm::{Vmm, waits_for};
 use crate::{flight, logger};
 use alloc::sync::Arc;
 use lamina_core::sched::CpuId;
+use lamina_core::vm::State;
 use lamina_hw::vmx::VmxRoot;
 use lamina_hw::{apic, cpu, power, serial, time};
 
@@ -117,7 +119,7 @@ impl Desk {
         let manager = hypervisor.manager.lock();
         !manager.news.is_empty()
             || manager.next_appointment().is_some_and(|at| at <= now)
-            || manager.vms.iter().any(crate::vm::Vm::has_typed)
+            || manager.vms.iter().any(Vm::has_typed)
     }
 
     /// The host TSC at which it looks around at the latest, from `now` on.
@@ -144,12 +146,18 @@ fn deadline(hypervisor: &Hypervisor) -> u64 {
         .map_or(u64::MAX, |us| hypervisor.boot_tsc.saturating_add(hypervisor.us_to_ticks(us)))
 }
 
+/// Whether the VM is not started anew before the operator does something about another one.
+fn is_given_up(manager: &Manager, vm: &Vm) -> bool {
+    vm.state == State::Restarting
+        && waits_for(manager, vm).is_some_and(|other| !other.state.is_alive() || is_given_up(manager, other))
+}
+
 /// Powers the machine off where the configuration asks for it.
 fn end_if_asked(hypervisor: &Hypervisor, console: &mut ConsoleTask) {
     let manager = hypervisor.manager.lock();
     let done = hypervisor.host.poweroff_when_done
         && manager.vms.iter().any(|vm| vm.starts > 0)
-        && !manager.vms.iter().any(|vm| vm.state.is_alive());
+        && !manager.vms.iter().any(|vm| vm.state.is_alive() && !is_given_up(&manager, vm));
     drop(manager);
     if done || time::now() >= deadline(hypervisor) {
         let why = if done { "no VM runs any more (poweroff_when_done)" } else { "poweroff_after has passed" };

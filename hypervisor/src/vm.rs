@@ -7,6 +7,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use lamina_core::config::VmConfig;
 use lamina_core::exit::ExitCounters;
+use lamina_core::fault::{FaultLog, Recovery};
 use lamina_core::vm::State;
 use spin::Mutex;
 
@@ -40,8 +41,12 @@ pub(crate) struct Vm {
     pub(crate) quiet: bool,
     /// Something happened to it that the boot CPU has yet to see to: its vCPUs may not run until then.
     pub(crate) over: bool,
-    /// The host TSC until which it is kept from the CPUs; see `Vmm::hold_back`.
-    pub(crate) held_until: Option<u64>,
+    /// What its restarts were of late.
+    pub(crate) recovery: Recovery,
+    /// The host TSC from which on it may be started anew, while it is [`State::Restarting`].
+    pub(crate) restart_at: u64,
+    /// Its last faults.
+    pub(crate) faults: FaultLog,
     /// The host TSC at which it is ended, if it has not ended by itself: its power button was pressed.
     pub(crate) stop_by: Option<u64>,
     /// Its power button is to be pressed once those that come after it have ended, with this grace time in microseconds.
@@ -70,7 +75,9 @@ impl Vm {
             paused_at: 0,
             quiet: false,
             over: false,
-            held_until: None,
+            recovery: Recovery::default(),
+            restart_at: 0,
+            faults: FaultLog::default(),
             stop_by: None,
             press_later: None,
             trace_exits: 0,
@@ -80,7 +87,8 @@ impl Vm {
 
     /// How long it has run at host TSC `now` since its start, pauses left out.
     pub(crate) fn age(&self, now: u64) -> u64 {
-        let now = if self.state.pause_reason().is_some() { self.paused_at } else { now };
+        let stands_still = self.state.pause_reason().is_some() || self.state == State::Preserved;
+        let now = if stands_still { self.paused_at } else { now };
         now.saturating_sub(self.started_at)
     }
 
@@ -95,7 +103,7 @@ impl Vm {
 
     /// Whether its vCPUs may be given a CPU.
     pub(crate) fn may_run(&self) -> bool {
-        self.state.is_runnable() && self.machine.is_some() && !self.quiet && !self.over && self.held_until.is_none()
+        self.state.is_runnable() && self.machine.is_some() && !self.quiet && !self.over
     }
 
     /// Takes the machine off the VM; what it counted stays.

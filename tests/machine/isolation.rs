@@ -20,7 +20,7 @@ order = 1
 
 [[vm]]
 name = "triple-fault"
-image = "triple-fault"
+image = "fault"
 memory = "4M"
 order = 2
 "#;

@@ -10,7 +10,7 @@ use crate::accounting::{self, holdings};
 use crate::linux::TUNED;
 
 /// The tiny guests, and what `vm create` says of each beside its name.
-const GUESTS: [&str; 22] = [
+const GUESTS: [&str; 25] = [
     "--image hello --memory 4M",
     "--image hello-multiboot --memory 4M",
     "--image hello-flat16 --format flat16 --memory 4M",
@@ -27,7 +27,10 @@ const GUESTS: [&str; 22] = [
     "--image apic --memory 4M",
     "--image clock --memory 4M",
     "--image fpu --memory 4M --cmdline 'rounds=3 hz=1000'",
-    "--image triple-fault --memory 4M",
+    "--image fault --memory 4M",
+    "--image fault --memory 4M --cmdline after_ms=2 --on-fault restart --restart-limit '2 in 1s'",
+    "--image fault --memory 4M --cmdline kind=reset --on-fault pause --restart-limit '1 in 1s'",
+    "--image fault --memory 4M --cmdline kind=outside-stack --on-fault preserve",
     "--image spin --memory 4M",
     MOST_VCPUS,
     "--image waker --memory 4M --cmdline 'wakes=20 period_us=1000'",
@@ -195,6 +198,9 @@ fn step(session: &mut Session, random: &mut Random, name: &str) -> Result<()> {
         "paused" => &["resume", "resume", "reset", "stop --force"],
         "stopping" => &["wait", "stop --force"],
         "starting" => &["wait"],
+        "paused (fault)" => &["resume", "reset", "stop --force"],
+        "crashed (preserved)" => &["start", "reset", "stop --force"],
+        "restarting" => &["wait", "stop", "reset", "stop --force"],
         "stopped" | "crashed" => &["start"],
         other => bail!("{name} is {other}"),
     };
@@ -216,7 +222,7 @@ fn step(session: &mut Session, random: &mut Random, name: &str) -> Result<()> {
 }
 
 fn is_alive(state: &str) -> bool {
-    !matches!(state, "defined" | "stopped" | "crashed")
+    !matches!(state, "defined" | "stopped" | "crashed" | "crashed (preserved)")
 }
 
 fn state_of(session: &mut Session, name: &str) -> Result<String> {

@@ -4,6 +4,7 @@
 mod accounting;
 mod alloc;
 mod console;
+mod faults;
 mod isolation;
 mod latency;
 mod lifecycle;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         tiny_guests::cases(),
         isolation::cases(),
         panic::cases(),
+        faults::cases(),
         preemption::cases(),
         lifecycle::cases(),
         lifecycle_rounds::cases(),

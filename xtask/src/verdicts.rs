@@ -43,7 +43,7 @@ impl Verdicts {
                     None => Outcome::Failed(verdict.to_owned()),
                 };
             } else if let Some(end) = after(line, &format!("vm {}: ", guest.name))
-                && (end.starts_with("stopped") || end.starts_with("crashed"))
+                && ["stopped", "crashed", "paused (fault)"].iter().any(|state| end.starts_with(state))
             {
                 guest.outcome = Outcome::Failed(format!("no verdict, {end}"));
             }

@@ -18,6 +18,7 @@ pub mod console;
 pub mod device;
 pub mod ept;
 pub mod exit;
+pub mod fault;
 pub mod insn;
 pub mod loader;
 pub mod memory;

@@ -20,6 +20,7 @@ use lamina_core::device::lapic::{ApicBus, LocalApic};
 use lamina_core::ept::PageSize;
 use lamina_core::exit::ExitCounters;
 use lamina_core::exit::replay::Setting;
+use lamina_core::fault::ExitTrail;
 use lamina_core::loader::{EntryState, LoadRequest, Module, RamLayout, load};
 use lamina_core::memory::{FrameKind, GuestMemory};
 use lamina_core::vm::Activity;
@@ -87,9 +88,11 @@ impl Machine {
             ioapic_id: ioapic_id(u32::from(config.vcpus)),
             balloon: config.balloon,
         });
+        let mut counters = ExitCounters::new();
+        counters.missed.limit = config.access_loop.unwrap_or(u64::MAX);
         let shared = Shared {
             board,
-            counters: alloc::vec![ExitCounters::new(); apics.len()],
+            counters: alloc::vec![counters; apics.len()],
             apics: ApicBus::new(apics),
             port: Arc::clone(&request.port),
             origin: time::now(),
@@ -151,6 +154,7 @@ fn new_vcpu(
         activity: Activity::at_power_on(bootstrap),
         pending: None,
         deferred: None,
+        trail: ExitTrail::new(),
         traced_exits,
         interrupt_status_stale: true,
         steal_before: None,

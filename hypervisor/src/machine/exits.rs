@@ -8,6 +8,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use core::ops::ControlFlow;
 use lamina_core::exit::{self, Event, EventKind, Merged, Outcome, RawExit, StopReason};
+use lamina_core::fault::FaultKind;
 use lamina_core::memory::GuestPhysAddr;
 use lamina_core::vm::Activity;
 use lamina_core::vmx::{ExitReason, GuestField};
@@ -38,10 +39,6 @@ impl Context {
                 }
             }
             Some(ExitReason::ExceptionOrNmi) if is_debug_exception(exit) => vmcs.set_debug_status(exit.qualification),
-            Some(ExitReason::InvalidGuestState) => {
-                let reason = explain_invalid_state(vmcs);
-                return ControlFlow::Break(SliceEnd::Stopped(StopReason::Crashed(reason)));
-            }
             _ => {}
         }
         if exit::nmi_unblocked_by_iret(exit) {
@@ -51,6 +48,11 @@ impl Context {
         let old_cr2 = cr2;
         let mut shared = machine.lock();
         let now = time::now().wrapping_sub(shared.origin);
+        self.trail.record(exit.reason, now);
+        if reason == Some(ExitReason::InvalidGuestState) {
+            let detail = explain_invalid_state(vmcs);
+            return ControlFlow::Break(SliceEnd::Stopped(StopReason::fault(FaultKind::InvalidGuestState, detail)));
+        }
         let index = usize::from(self.index);
         let Shared { board, apics, counters, .. } = &mut *shared;
         let (Some(apic), Some(counters)) = (apics.local(index), counters.get_mut(index)) else {
@@ -128,7 +130,11 @@ impl Context {
                 let interruptible = vmcs.read(GuestField::Rflags) & INTERRUPT_FLAG != 0;
                 self.activity = Activity::Halted { interruptible };
             }
-            Outcome::Stop(reason) => return ControlFlow::Break(SliceEnd::Stopped(reason)),
+            Outcome::Stop(reason) => {
+                // Whoever resumes it finds it as it was.
+                self.pending = exit::interrupted_event(exit);
+                return ControlFlow::Break(SliceEnd::Stopped(reason));
+            }
         }
         ControlFlow::Continue(shared)
     }
@@ -159,8 +165,9 @@ impl Context {
             }
             Merged::TripleFault => {
                 let rip = vmcs.read(GuestField::Rip);
-                let report = format!("triple fault: vector {} on top of a double fault; RIP {rip:#x}", event.vector);
-                ControlFlow::Break(SliceEnd::Stopped(StopReason::Crashed(report)))
+                let detail = format!("triple fault: vector {} on top of a double fault; RIP {rip:#x}", event.vector);
+                self.pending = interrupted;
+                ControlFlow::Break(SliceEnd::Stopped(StopReason::fault(FaultKind::TripleFault, detail)))
             }
         }
     }
@@ -171,7 +178,7 @@ fn populate(machine: &Machine, gpa: GuestPhysAddr, fetch: bool) -> ControlFlow<S
     match machine.ram.populate(gpa, fetch) {
         Ok(()) => ControlFlow::Continue(()),
         Err(PopulateError::AtLimit(_) | PopulateError::OutOfFrames(_)) => ControlFlow::Break(SliceEnd::Starved(gpa)),
-        Err(error) => ControlFlow::Break(SliceEnd::Stopped(StopReason::Crashed(error.to_string()))),
+        Err(error) => ControlFlow::Break(SliceEnd::Stopped(StopReason::fault(FaultKind::Host, error.to_string()))),
     }
 }
 

@@ -5,6 +5,7 @@ use super::{Machine, Shared};
 use alloc::format;
 use lamina_core::device::lapic::{ApicMode, VcpuMask};
 use lamina_core::exit::{Event, EventKind, StopReason};
+use lamina_core::fault::FaultKind;
 use lamina_core::vm::Activity;
 use lamina_core::vmx::GuestField;
 use lamina_core::vmx::controls::ApicAccess;
@@ -109,7 +110,8 @@ impl Context {
             let page_needed = apics.iter().any(|apic| apic.mode() == ApicMode::XApic);
             self.interrupt_status_stale = true;
             vmcs.set_apic_access(&machine.ram, access, page_needed)
-                .map_err(|error| StopReason::Crashed(format!("no memory to map the APIC-access page: {error}")))?;
+                .map_err(|error| format!("no memory to map the APIC-access page: {error}"))
+                .map_err(|detail| StopReason::fault(FaultKind::Host, detail))?;
         }
         Ok(())
     }

@@ -27,6 +27,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use lamina_core::device::board::Board;
 use lamina_core::device::lapic::{ApicBus, VcpuMask};
 use lamina_core::exit::ExitCounters;
+use lamina_core::fault::Capture;
 use lamina_core::sched::{CpuId, VcpuId};
 use lamina_hw::mem::GuestRam;
 use lamina_hw::vmx::VmxRoot;
@@ -94,6 +95,15 @@ impl Machine {
         if let Some(slot) = self.slots.get(usize::from(index)) {
             slot.task.lock().unload(root);
         }
+    }
+
+    /// A vCPU that no CPU runs, as it is now. `None` where it cannot be looked at.
+    pub(crate) fn capture(&self, index: u16, root: &mut VmxRoot) -> Option<Capture> {
+        let mut task = self.slots.get(usize::from(index))?.task.try_lock()?;
+        let capture = task.capture(self, root);
+        // The next CPU may be another one.
+        task.unload(root);
+        capture
     }
 
     /// A CPU has the vCPU from now on, or none. Under the manager's lock.

@@ -6,12 +6,14 @@ use crate::cpus;
 use crate::flight;
 use crate::hypervisor::Hypervisor;
 use crate::manager::Turn;
+use crate::vmm::check_heap;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering;
 use lamina_core::device::lapic::VcpuMask;
 use lamina_core::exit::{Event, StopReason};
+use lamina_core::fault::{Capture, ExitTrail, FaultKind, Subject};
 use lamina_core::loader::EntryState;
 use lamina_core::memory::GuestPhysAddr;
 use lamina_core::sched::CpuId;
@@ -54,6 +56,8 @@ pub(super) struct Context {
     pub(super) pending: Option<Event>,
     /// An interrupt whose delivery raised an exception, which goes first.
     pub(super) deferred: Option<Event>,
+    /// Its last exits.
+    pub(super) trail: ExitTrail,
     /// Exits that are yet to be printed as records.
     pub(super) traced_exits: u32,
     /// The page's IRR or ISR may differ from the VMCS's guest interrupt status.
@@ -93,10 +97,14 @@ impl VcpuTask {
         told: &mut VcpuMask,
     ) -> SliceEnd {
         self.context.kept_waiting(turn.steal, hypervisor);
-        let end = self.turn(machine, hypervisor, turn.cpu, root, until, told);
-        if matches!(end, SliceEnd::Preempted | SliceEnd::Yielded) {
-            // Where it cannot be written, the guest does without.
-            let _ = self.context.cpu.msrs.steal_time.preempted(&mut &machine.ram);
+        let mut end = self.turn(machine, hypervisor, turn.cpu, root, until, told);
+        match &mut end {
+            SliceEnd::Preempted | SliceEnd::Yielded => {
+                // Where it cannot be written, the guest does without.
+                let _ = self.context.cpu.msrs.steal_time.preempted(&mut &machine.ram);
+            }
+            SliceEnd::Stopped(StopReason::Fault(fault)) => fault.capture = self.capture(machine, root),
+            _ => {}
         }
         end
     }
@@ -150,7 +158,10 @@ impl VcpuTask {
 
             let exit = match vmcs.run(&machine.ram, &mut context.gprs) {
                 Ok(exit) => exit,
-                Err(failure) => return SliceEnd::Stopped(StopReason::Crashed(explain_entry_failure(failure))),
+                Err(failure) => {
+                    let detail = explain_entry_failure(failure);
+                    return SliceEnd::Stopped(StopReason::fault(FaultKind::EntryFailure, detail));
+                }
             };
             flight::exit(cpu, exit.reason);
             shared = match context.handle(&exit, &mut vmcs, machine) {
@@ -159,6 +170,25 @@ impl VcpuTask {
             };
             next = context.look(machine, &mut shared, told);
         }
+    }
+
+    /// Looks at the vCPU as it is now, which brings it to this CPU. `None` where the hypervisor's heap is nearly full.
+    #[cold]
+    pub(super) fn capture(&mut self, machine: &Machine, root: &mut VmxRoot) -> Option<Capture> {
+        check_heap().ok()?;
+        let Self { hw, context } = self;
+        let tick = time::now().wrapping_sub(machine.lock().origin);
+        let vmcs = root.load(hw);
+        Some(Capture::of(&Subject {
+            vcpu: context.index,
+            state: &vmcs,
+            gprs: &context.gprs,
+            cr2: vmcs.cr2(),
+            physical_bits: context.cpu.cpuid.physical_bits(),
+            memory: &&machine.ram,
+            trail: &context.trail,
+            tick,
+        }))
     }
 
     /// Takes the vCPU's state out of this CPU, if it is in it.

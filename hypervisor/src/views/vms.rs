@@ -6,12 +6,9 @@ use crate::manager::Manager;
 use crate::vm::Vm;
 use alloc::format;
 use alloc::string::ToString;
-use alloc::vec::Vec;
 use lamina_core::console::view::{ReasonRow, StatsView, VcpuRow, VmInfoView, VmListView, VmRow, VmStats};
-use lamina_core::exit::ExitCounters;
 use lamina_core::memory::PAGE_SIZE;
 use lamina_core::sched::VcpuId;
-use lamina_core::vmx::ExitReason;
 use lamina_hw::time;
 
 /// `vm list`.
@@ -20,7 +17,7 @@ pub(crate) fn vm_list(hypervisor: &Hypervisor, manager: &Manager) -> VmListView 
 }
 
 fn vm_row(hypervisor: &Hypervisor, manager: &Manager, vm: &Vm) -> VmRow {
-    let uptime = if vm.state.is_alive() { vm.age(time::now()) } else { 0 };
+    let uptime = if vm.machine.is_some() { vm.age(time::now()) } else { 0 };
     VmRow {
         name: vm.config.name.clone(),
         state: vm.state.name(),
@@ -71,6 +68,11 @@ pub(crate) fn vm_info(hypervisor: &Hypervisor, manager: &Manager, id: u32) -> Op
         steal_us: hypervisor.ticks_to_us(steal),
         after: config.after.clone(),
         stop_grace_us: config.stop_grace_us.unwrap_or(hypervisor.host.stop_grace_us),
+        on_fault: config.on_fault.name(),
+        restart_limit: config.restart_limit.to_string(),
+        access_loop: config.access_loop,
+        faults: vm.faults.total(),
+        last_fault: vm.faults.reports().last().map(|report| report.fault.detail.clone()),
         autostart: config.autostart,
         starts: vm.starts,
         frames: frames(vm.slot),
@@ -101,24 +103,8 @@ fn vm_stats(vm: &Vm) -> VmStats {
     VmStats {
         name: vm.config.name.clone(),
         exits: counters.total(),
-        reasons: reasons(&counters),
+        reasons: ReasonRow::of_counters(&counters),
         unknown_ports: counters.unknown_ports.total(),
         unknown_msrs: counters.unknown_msrs.total(),
     }
-}
-
-fn reasons(counters: &ExitCounters) -> Vec<ReasonRow> {
-    let name = |number: usize| {
-        let reason = u16::try_from(number).ok().and_then(ExitReason::from_basic);
-        reason.map_or_else(|| format!("reason {number}"), |reason| reason.name().into())
-    };
-    let mut rows: Vec<ReasonRow> = counters
-        .by_reason()
-        .iter()
-        .enumerate()
-        .filter(|&(_, &count)| count > 0)
-        .map(|(number, &count)| ReasonRow { reason: name(number), count })
-        .collect();
-    rows.sort_by_key(|row| core::cmp::Reverse(row.count));
-    rows
 }

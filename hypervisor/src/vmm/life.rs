@@ -11,6 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use lamina_core::config::{VmConfig, check_set, start_order};
 use lamina_core::exit::StopReason;
+use lamina_core::fault::Recovery;
 use lamina_core::memory::PAGE_SIZE;
 use lamina_core::vm::{Event, State, Targets, Verb, transition};
 use lamina_hw::time;
@@ -23,6 +24,13 @@ impl Vmm<'_> {
     /// One line. A VM that could not follow is as it was, and VMs that were started before it are stopped again.
     pub(crate) fn verb(&mut self, targets: &Targets, verb: Verb, grace_us: Option<u64>) -> Result<Vec<String>, String> {
         self.see_to_news();
+        let done = self.verb_on_all(targets, verb, grace_us);
+        // Others may have waited for one of these.
+        self.restart_those_due();
+        done
+    }
+
+    fn verb_on_all(&mut self, targets: &Targets, verb: Verb, grace_us: Option<u64>) -> Result<Vec<String>, String> {
         let mut vms = self.targets(targets, verb)?;
         match verb {
             Verb::Stop | Verb::ForceStop => vms = self.needed_last(vms),
@@ -63,9 +71,10 @@ impl Vmm<'_> {
             Verb::Start => {
                 let startable = self.hypervisor.manager.lock().allocator.may_start(id);
                 startable.map_err(|refusal| refusal.to_string())?;
-                self.power_on(id)?;
+                self.begin_anew(id)?;
             }
-            Verb::Reset => self.power_on(id)?,
+            Verb::Reset => self.begin_anew(id)?,
+            Verb::Stop if next == State::Stopped => self.end(id, next, "stopped by the operator".to_string()),
             Verb::Stop => self.press_power_button(id, grace_us),
             Verb::ForceStop => self.end(id, next, "stopped by the operator".to_string()),
             Verb::Pause => {
@@ -87,7 +96,7 @@ impl Vmm<'_> {
     fn start(&mut self, ids: &[u32]) -> Result<Vec<String>, String> {
         let manager = self.hypervisor.manager.lock();
         let vms: Vec<(u32, VmConfig, bool)> =
-            manager.vms.iter().map(|vm| (vm.id, vm.config.clone(), vm.state.is_alive())).collect();
+            manager.vms.iter().map(|vm| (vm.id, vm.config.clone(), vm.state.is_alive() && !vm.state.is_down())).collect();
         drop(manager);
         let configs: Vec<VmConfig> = vms.iter().map(|(_, config, _)| config.clone()).collect();
         let wanted = vms.iter().enumerate().filter(|(_, (id, ..))| ids.contains(id)).map(|(index, _)| index);
@@ -166,13 +175,18 @@ impl Vmm<'_> {
         manager.wake_vm(id);
     }
 
+    /// As the operator wants it: what its restarts were before is forgotten.
+    fn begin_anew(&mut self, id: u32) -> Result<(), String> {
+        self.with_vm(id, |vm| vm.recovery = Recovery::default());
+        self.power_on(id)
+    }
+
     /// Builds the VM anew: image and scrubbed memory, devices as at power-on.
-    fn power_on(&mut self, id: u32) -> Result<(), String> {
+    pub(super) fn power_on(&mut self, id: u32) -> Result<(), String> {
         self.take_off_cpus(id);
         let mut manager = self.hypervisor.manager.lock();
         manager.relieve_boot_cpu();
         let Some(vm) = manager.by_id(id) else { return Ok(()) };
-        vm.held_until = None;
         vm.over = false;
         vm.stop_by = None;
         vm.press_later = None;
@@ -254,7 +268,7 @@ impl Vmm<'_> {
     }
 
     /// A VM has ended, or is no longer ending: those that waited for that are asked to end.
-    fn press_buttons(&mut self) {
+    pub(super) fn press_buttons(&mut self) {
         let waiting: Vec<(u32, u64)> = {
             let manager = self.hypervisor.manager.lock();
             let ending = manager.vms.iter().filter(|vm| vm.state == State::Stopping);
@@ -294,15 +308,14 @@ impl Vmm<'_> {
         self.take_off_cpus(id);
         let machine = self.with_vm(id, |vm| {
             vm.state = state;
-            vm.held_until = None;
             vm.stop_by = None;
             vm.press_later = None;
             vm.over = false;
             vm.port.lock().guest_ended();
-            if state == State::Crashed {
-                log::error!("vm {}: crashed: {how}", vm.config.name);
-            } else {
-                log::info!("vm {}: stopped ({how})", vm.config.name);
+            match state {
+                State::Crashed => log::error!("vm {}: crashed: {how}", vm.config.name),
+                State::Restarting => log::warn!("vm {}: ended, to be started anew: {how}", vm.config.name),
+                _ => log::info!("vm {}: stopped ({how})", vm.config.name),
             }
             vm.last_stop = Some(how);
             vm.take_machine()
@@ -319,57 +332,29 @@ impl Vmm<'_> {
     /// Sees to what happened to VMs while they ran.
     pub(crate) fn see_to_news(&mut self) {
         loop {
-            let Some(News { vm, start, what }) = self.hypervisor.manager.lock().news.pop_front() else { return };
+            let Some(News { vm, vcpu, start, what }) = self.hypervisor.manager.lock().news.pop_front() else { return };
             if self.with_vm(vm, |vm| vm.starts == start && vm.state.is_alive()) != Some(true) {
                 continue;
             }
             match what {
-                Happened::Stopped(reason) => self.guest_stopped(vm, reason),
+                Happened::Stopped(reason) => self.guest_stopped(vm, vcpu, reason),
                 Happened::Starved(gpa) => self.starved(vm, gpa),
             }
         }
     }
 
     /// What follows when a guest has come to its end.
-    fn guest_stopped(&mut self, id: u32, reason: StopReason) {
+    fn guest_stopped(&mut self, id: u32, vcpu: u16, reason: StopReason) {
         let (event, how) = match reason {
             StopReason::PowerOff => (Event::PowerOff, "powered off".to_string()),
             StopReason::Exit(code) => (Event::Exit, format!("exit code {code}")),
-            StopReason::Reset => (Event::Reset, "reset".to_string()),
-            StopReason::Crashed(report) => (Event::Crash, report),
+            StopReason::Reset => return self.guest_reset(id, vcpu),
+            StopReason::Fault(fault) => return self.guest_faulted(id, vcpu, *fault),
         };
-        let facts = self.with_vm(id, |vm| (vm.state, vm.started_at, vm.config.name.clone()));
-        let Some((state, started_at, name)) = facts else { return };
         // A guest that runs is in a state that allows each of its events.
-        let Ok(next) = transition(state, event) else { return };
-        if event != Event::Reset {
+        if let Some(Ok(next)) = self.with_vm(id, |vm| transition(vm.state, event)) {
             self.end(id, next, how);
-            return;
         }
-        log::info!("vm {name}: reset by the guest");
-        let (before, ran) = (time::now(), time::now().saturating_sub(started_at));
-        match self.power_on(id) {
-            Ok(()) => {
-                self.hold_back(id, before, ran);
-                self.press_buttons();
-            }
-            Err(error) => log::error!("{error}"),
-        }
-    }
-
-    /// Keeps a VM that resets itself again and again from the CPUs for a while: building it anew is work of the host that no time
-    /// slice bounds. `before` is when that began, `ran` for how long the VM had run.
-    fn hold_back(&mut self, id: u32, before: u64, ran: u64) {
-        const OFTEN_US: u64 = 100_000;
-        let often = self.hypervisor.us_to_ticks(OFTEN_US);
-        if ran >= often {
-            return;
-        }
-        let now = time::now();
-        let until = now.saturating_add(often).saturating_add(now.saturating_sub(before));
-        self.take_off_cpus(id);
-        self.with_vm(id, |vm| (vm.held_until, vm.quiet) = (Some(until), false));
-        self.hypervisor.manager.lock().appoint(until, id);
     }
 
     /// Keeps the appointments that are due.
@@ -378,15 +363,14 @@ impl Vmm<'_> {
         let due = |at: u64| at <= now;
         loop {
             let Some(id) = self.hypervisor.manager.lock().take_due_appointment(now) else { break };
-            if self.with_vm(id, |vm| vm.held_until.take_if(|until| due(*until)).is_some()) == Some(true) {
-                self.let_run(id);
-            }
+            self.tell_who_waits(id);
             let expected = |state: State| matches!(state, State::Stopping | State::PausedMemory);
             let late = self.with_vm(id, |vm| expected(vm.state) && vm.stop_by.is_some_and(due));
             if late == Some(true) {
                 self.end(id, State::Stopped, "did not power off within its grace time".to_string());
             }
         }
+        self.restart_those_due();
         if self.hypervisor.manager.lock().memory_look_at.is_some_and(due) {
             self.look_for_memory();
         }

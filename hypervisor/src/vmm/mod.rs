@@ -6,12 +6,15 @@
 //!
 //! - `define`: creating VMs, and changing what they are given
 //! - `life`: starting, pausing, ending, and what guests do of their own accord
+//! - `faults`: guests that cannot go on, and those that reset themselves
 //! - `memory`: carrying out what the allocator decides
 
 mod define;
+mod faults;
 mod life;
 mod memory;
 
+pub(crate) use faults::waits_for;
 pub(crate) use memory::{allocator, count_memory};
 
 use crate::hypervisor::Hypervisor;
@@ -70,7 +73,7 @@ impl Vmm<'_> {
 }
 
 /// Whether the hypervisor's heap has room for another VM or another start, besides what the console's answers take.
-fn check_heap() -> Result<(), String> {
+pub(crate) fn check_heap() -> Result<(), String> {
     const RESERVE_BYTES: usize = 1 << 20;
     let (used, all) = mem::heap_usage();
     if all.saturating_sub(used) < RESERVE_BYTES {

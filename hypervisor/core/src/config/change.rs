@@ -2,6 +2,7 @@
 
 use super::value::memory_between;
 use super::{ValueError, VmConfig, VmKey, nearest};
+use crate::fault::{OnFault, RestartLimit};
 use crate::sched::CpuSet;
 use alloc::format;
 use alloc::string::String;
@@ -26,6 +27,10 @@ pub struct VmChange {
     pub memory_bytes: Option<u64>,
     /// How long `vm stop` waits for it, in microseconds.
     pub stop_grace_us: Option<u64>,
+    /// What follows a fault.
+    pub on_fault: Option<OnFault>,
+    /// How many restarts within which time are the most.
+    pub restart_limit: Option<RestartLimit>,
 }
 
 impl VmChange {
@@ -39,6 +44,8 @@ impl VmChange {
         VmKey::Affinity,
         VmKey::Memory,
         VmKey::StopGrace,
+        VmKey::OnFault,
+        VmKey::RestartLimit,
     ];
 
     /// Reads `KEY=VALUE` words; of a key that is given twice, the last one counts.
@@ -87,6 +94,8 @@ impl VmChange {
             VmKey::Affinity => self.affinity = Some(from.affinity),
             VmKey::Memory => self.memory_bytes = Some(from.memory_bytes),
             VmKey::StopGrace => self.stop_grace_us = from.stop_grace_us,
+            VmKey::OnFault => self.on_fault = Some(from.on_fault),
+            VmKey::RestartLimit => self.restart_limit = Some(from.restart_limit),
             _ => {}
         }
     }
@@ -120,6 +129,8 @@ impl VmChange {
         changed.reservation_percent = self.reservation_percent.unwrap_or(vm.reservation_percent);
         changed.affinity = self.affinity.unwrap_or(vm.affinity);
         changed.stop_grace_us = self.stop_grace_us.or(vm.stop_grace_us);
+        changed.on_fault = self.on_fault.unwrap_or(vm.on_fault);
+        changed.restart_limit = self.restart_limit.unwrap_or(vm.restart_limit);
         changed.check().map_err(|(key, error)| line(key, &error))?;
         Ok(changed)
     }

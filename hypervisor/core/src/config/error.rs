@@ -2,6 +2,7 @@
 
 use super::units::{UnitError, format_duration_us, format_ratio, format_size};
 use super::{host, value};
+use crate::fault::RestartLimit;
 use crate::sched::CpuSetError;
 use alloc::string::String;
 use thiserror::Error;
@@ -66,6 +67,15 @@ pub enum ValueError {
         /// The greatest.
         max: u32,
     },
+    /// Not a number of restarts and a time, or one of them outside its range.
+    #[error(
+        "not a restart limit; write 1 to {} restarts and a time of {} to {}, such as \"{}\"",
+        RestartLimit::RESTARTS_MAX,
+        format_duration_us(RestartLimit::WITHIN_MIN_US),
+        format_duration_us(RestartLimit::WITHIN_MAX_US),
+        RestartLimit::DEFAULT
+    )]
+    NotARestartLimit,
     /// Not a set of CPUs.
     #[error(transparent)]
     Cpus(#[from] CpuSetError),

@@ -43,6 +43,9 @@
 //! group = "web"                # a name for several VMs together, for `vm stop --group web` and `after`
 //! replicas = 1                 # above 1: makes NAME-1 to NAME-n, in the group NAME if no other is given; 1 if not given
 //! stop_grace = "30s"           # the host's if not given
+//! on_fault = "stop"            # what follows a fault: restart, stop, pause or preserve; stop if not given (docs/FAULTS.md)
+//! restart_limit = "3 in 60s"   # the most restarts after faults and early resets: 1 to 100, in 1s to 3600s; 3 in 60s if not given
+//! access_loop = 10000000       # so many accesses in a row to memory that is not there are a fault; none for never
 //! format = "auto"              # auto, linux, pvh, multiboot, flat16, flat32 or flat64
 //! load_address = 0x100000      # flat formats only
 //! entry = 0x100000             # flat formats only

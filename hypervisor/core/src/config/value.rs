@@ -2,6 +2,7 @@
 
 use super::ValueError;
 use super::units::{parse_duration_us, parse_number, parse_size};
+use crate::fault::{OnFault, RestartLimit};
 use crate::loader::Format;
 use crate::memory::PAGE_SIZE;
 use crate::sched::PRIORITY_MAX;
@@ -24,6 +25,11 @@ pub(super) const QUANTUM_MAX_US: u64 = 1_000_000;
 pub const VCPUS_MAX: u16 = 64;
 /// The most replicas of a description.
 pub const REPLICAS_MAX: u32 = 1000;
+/// How many accesses in a row to memory that is not there are a fault unless the VM says otherwise: some tens of megabytes read
+/// or written there word by word, with nothing in between.
+pub(super) const ACCESS_LOOP: u64 = 10_000_000;
+/// The fewest that can be: who looks for the end of memory or for a device makes some dozens.
+const ACCESS_LOOP_MIN: u32 = 1000;
 /// The longest grace time of a stop.
 pub(super) const GRACE_MAX_US: u64 = 3_600_000_000;
 /// The highest cap and reservation: all vCPUs that a VM can have, in percent of a CPU.
@@ -59,6 +65,23 @@ pub(super) fn percent(text: &str, what: &'static str, min: u32) -> Result<u32, V
 pub fn grace(text: &str) -> Result<u64, ValueError> {
     let us = parse_duration_us(text)?;
     if us <= GRACE_MAX_US { Ok(us) } else { Err(ValueError::GraceRange) }
+}
+
+pub(super) fn on_fault(text: &str) -> Result<OnFault, ValueError> {
+    let named = OnFault::ALL.into_iter().find(|policy| policy.name() == text);
+    named.ok_or(ValueError::NotOneOf { allowed: "restart, stop, pause, preserve" })
+}
+
+pub(super) fn restart_limit(text: &str) -> Result<RestartLimit, ValueError> {
+    RestartLimit::parse(text).ok_or(ValueError::NotARestartLimit)
+}
+
+pub(super) fn access_loop(text: &str) -> Result<Option<u64>, ValueError> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let count = in_range(parse_number(text)?, "the number of accesses", ACCESS_LOOP_MIN, u32::MAX)?;
+    Ok(Some(count.into()))
 }
 
 pub(super) fn name(text: &str) -> Result<String, ValueError> {

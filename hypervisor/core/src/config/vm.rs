@@ -3,10 +3,11 @@
 use super::host::flag;
 use super::units::{parse_address, parse_number};
 use super::value::{
-    NAME_LEN_MAX, REPLICAS_MAX, cap, file, format, grace, in_range, memory, name, one_line, percent, priority, quantum,
-    vcpus,
+    ACCESS_LOOP, NAME_LEN_MAX, REPLICAS_MAX, access_loop, cap, file, format, grace, in_range, memory, name, on_fault,
+    one_line, percent, priority, quantum, restart_limit, vcpus,
 };
 use super::{ValueError, keys};
+use crate::fault::{OnFault, RestartLimit};
 use crate::loader::Format;
 use crate::sched::{CpuSet, PRIORITY_DEFAULT, WEIGHT_DEFAULT, WEIGHT_MAX};
 use alloc::string::String;
@@ -70,6 +71,12 @@ pub struct VmConfig {
     pub replicas: u32,
     /// How long `vm stop` waits for it, in microseconds; `None` is the host's default.
     pub stop_grace_us: Option<u64>,
+    /// What follows a fault of it.
+    pub on_fault: OnFault,
+    /// How many restarts within which time are the most.
+    pub restart_limit: RestartLimit,
+    /// How many accesses in a row to memory that is not there are a fault; `None` is any number.
+    pub access_loop: Option<u64>,
     /// What the image is.
     pub format: Format,
     /// Where a flat image goes; the loader's default if not given.
@@ -104,6 +111,9 @@ keys! {
         Group = "group" Text,
         Replicas = "replicas" Number,
         StopGrace = "stop_grace" Time,
+        OnFault = "on_fault" Text,
+        RestartLimit = "restart_limit" Text,
+        AccessLoop = "access_loop" NumberOr("none or a number of accesses"),
         Format = "format" Text,
         LoadAddress = "load_address" Number,
         Entry = "entry" Number,
@@ -148,6 +158,9 @@ impl VmConfig {
             group: None,
             replicas: 1,
             stop_grace_us: None,
+            on_fault: OnFault::Stop,
+            restart_limit: RestartLimit::DEFAULT,
+            access_loop: Some(ACCESS_LOOP),
             format: Format::Auto,
             load_address: None,
             entry: None,
@@ -189,6 +202,9 @@ impl VmConfig {
                 self.replicas = in_range(parse_number(text)?, "the number of replicas", 1, REPLICAS_MAX)?
             }
             VmKey::StopGrace => self.stop_grace_us = Some(grace(text)?),
+            VmKey::OnFault => self.on_fault = on_fault(text)?,
+            VmKey::RestartLimit => self.restart_limit = restart_limit(text)?,
+            VmKey::AccessLoop => self.access_loop = access_loop(text)?,
             VmKey::Format => self.format = format(text)?,
             VmKey::LoadAddress => self.load_address = Some(parse_address(text)?),
             VmKey::Entry => self.entry = Some(parse_address(text)?),

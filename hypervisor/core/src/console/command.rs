@@ -67,6 +67,13 @@ pub enum Command {
         /// Only that many lines, the last ones.
         tail: Option<usize>,
     },
+    /// What a VM came to grief by.
+    VmFaults {
+        /// The VM's name.
+        name: String,
+        /// Show this one in full; the last one unless given.
+        number: Option<u64>,
+    },
     /// Print a VM's next exits as records.
     VmTrace {
         /// The VM's name.

@@ -4,6 +4,7 @@ use super::create::FORMATS;
 use super::editor::{Completer, Completion};
 use super::table::{self, JSON, Kind, Spec};
 use crate::config::VmChange;
+use crate::fault::OnFault;
 use crate::resources::Strategy;
 use crate::sched::PolicyKind;
 use alloc::string::{String, ToString};
@@ -86,6 +87,7 @@ impl<'a> CommandCompleter<'a> {
             Kind::Change => VmChange::KEYS.iter().map(|key| String::from(key.name()) + "=").collect(),
             Kind::Policy => strings(&PolicyKind::ALL.map(PolicyKind::name)),
             Kind::Strategy => strings(&Strategy::ALL.map(Strategy::name)),
+            Kind::OnFault => strings(&OnFault::ALL.map(OnFault::name)),
             Kind::Flag => strings(&["true", "false"]),
             Kind::File => self.names.files(),
             Kind::Command => strings(&table::next_words(before)),

@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Command,
     /// An image format.
     Format,
+    /// What follows a fault.
+    OnFault,
     /// true or false.
     Flag,
     /// Anything else.
@@ -111,6 +113,8 @@ const COMMAND: &[Argument] = &[Argument { name: "COMMAND", kind: Kind::Command, 
 const VMS: &[Argument] = &[Argument { name: "NAME...", kind: Kind::Vm, required: false, rest: true }];
 const CHANGE: &[Argument] =
     &[argument("NAME", Kind::Vm), Argument { name: "KEY=VALUE...", kind: Kind::Change, required: true, rest: true }];
+const FAULT: &[Argument] =
+    &[argument("NAME", Kind::Vm), Argument { name: "NUMBER", kind: Kind::Other, required: false, rest: false }];
 const PIN: &[Argument] = &[argument("NAME[/VCPU]", Kind::Vcpu), argument("CPUS", Kind::Other)];
 
 const TAIL: Opt = option("--tail", "LINES", Kind::Other, false);
@@ -222,6 +226,13 @@ pub(super) static COMMANDS: &[Spec] = &[
         options: &[TAIL],
         about: "what the VM wrote to its serial port",
         build: |given| Ok(Command::VmLog { name: given.first(), tail: tail(given)? }),
+    },
+    Spec {
+        words: &["vm", "faults"],
+        arguments: FAULT,
+        options: &[],
+        about: "what a VM came to grief by: its last faults, one of them in full",
+        build: faults,
     },
     Spec {
         words: &["vm", "trace"],
@@ -411,6 +422,13 @@ fn tail(given: &Arguments) -> Result<Option<usize>, String> {
         .option(TAIL.name)
         .map(|lines| lines.parse().map_err(|_| format!("--tail {lines}: not a number of lines")))
         .transpose()
+}
+
+fn faults(given: &Arguments) -> Result<Command, String> {
+    let number = given.positional().get(1).map(|number| {
+        number.parse().map_err(|_| format!("{}: not the number of a fault", number.escape_debug()))
+    });
+    Ok(Command::VmFaults { name: given.first(), number: number.transpose()? })
 }
 
 /// What `vm trace` prints unless told otherwise.

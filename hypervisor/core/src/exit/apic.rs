@@ -4,6 +4,7 @@ use super::mmio::{self, APIC_PAGE};
 use super::{Context, Outcome, RawExit, stop, stop_unhandled};
 use crate::device::board::Board;
 use crate::device::lapic::LocalApic;
+use crate::fault::FaultKind;
 use crate::memory::GuestPhysAddr;
 
 /// Access types of an APIC access: SDM volume 3, "Exit Qualification for APIC-Access VM Exits from Linear Accesses and
@@ -19,9 +20,10 @@ pub(super) fn handle_access(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
     match exit.qualification >> 12 & 0xf {
         // The exit does not tell the linear address: the guest's page tables are walked for it.
         LINEAR_READ | LINEAR_WRITE => mmio::emulate(ctx, GuestPhysAddr(APIC_PAGE.0 | exit.qualification & 0xfff), None),
-        LINEAR_FETCH => stop(ctx, "the guest fetched an instruction from the local APIC's page"),
+        LINEAR_FETCH => stop(ctx, FaultKind::OutsideMemory, "the guest fetched an instruction from the local APIC's page"),
         LINEAR_IN_DELIVERY | PHYSICAL_IN_DELIVERY => stop(
             ctx,
+            FaultKind::OutsideMemory,
             "the guest had an exception or interrupt delivered through a table or stack in the local APIC's page",
         ),
         _ => stop_unhandled(exit, ctx),

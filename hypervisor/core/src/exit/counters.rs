@@ -61,6 +61,31 @@ impl Tally {
     }
 }
 
+/// Accesses to memory that is not there, one after the other.
+///
+/// A row of them ends with any other exit that the guest causes, an access to a device or new memory among them. The host's own
+/// exits (interrupts, the preemption timer) do not end it. A guest that probes for devices or for the end of its memory makes
+/// short rows; one that does nothing else but this makes a long one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MissedAccesses {
+    in_a_row: u64,
+    /// A row of so many is a loop.
+    pub limit: u64,
+}
+
+impl MissedAccesses {
+    /// Counts an access; whether this is a loop.
+    pub const fn another(&mut self) -> bool {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        self.in_a_row >= self.limit
+    }
+
+    /// The guest did something else.
+    pub const fn progress(&mut self) {
+        self.in_a_row = 0;
+    }
+}
+
 /// The statistics of one vCPU's exits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExitCounters {
@@ -72,6 +97,8 @@ pub struct ExitCounters {
     pub unknown_msrs: Tally,
     /// 4 KiB pages of guest-physical addresses, by their base, that are neither RAM nor a device.
     pub unknown_pages: Tally,
+    /// Those in a row.
+    pub missed: MissedAccesses,
 }
 
 impl ExitCounters {
@@ -85,6 +112,7 @@ impl ExitCounters {
             unknown_ports: none,
             unknown_msrs: none,
             unknown_pages: none,
+            missed: MissedAccesses { in_a_row: 0, limit: u64::MAX },
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::mmio::{self, Reported};
 use super::{Context, Outcome, RawExit, crash};
+use crate::fault::FaultKind;
 use crate::memory::GuestPhysAddr;
 use crate::vmx::{ExitReason, GuestField};
 use alloc::format;
@@ -24,6 +25,7 @@ const IN_DELIVERY: u32 = 1 << 31;
 pub(super) fn handle_violation(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
     let gpa = GuestPhysAddr(exit.guest_physical);
     if ctx.ram.is_ram(gpa) {
+        ctx.counters.missed.progress();
         return Outcome::Populate(gpa);
     }
     let said = |bits: u64| exit.qualification & bits == bits;
@@ -48,18 +50,20 @@ pub fn is_fetch(exit: &RawExit) -> bool {
 
 #[cold]
 fn outside_ram(what: &str, exit: &RawExit, ctx: &Context<'_>) -> Outcome {
-    crash(format!(
+    let detail = format!(
         "the guest {what} guest-physical address {:#x}, which is not RAM; RIP {:#x}",
         exit.guest_physical,
         ctx.state.read(GuestField::Rip)
-    ))
+    );
+    crash(FaultKind::OutsideMemory, detail)
 }
 
 /// An EPT entry of ours that no CPU accepts: this VM cannot go on.
 pub(super) fn handle_misconfiguration(exit: &RawExit, ctx: &Context<'_>) -> Outcome {
-    crash(format!(
+    let detail = format!(
         "EPT misconfiguration: the hypervisor's tables are wrong for guest-physical address {:#x}; RIP {:#x}",
         exit.guest_physical,
         ctx.state.read(GuestField::Rip)
-    ))
+    );
+    crash(FaultKind::EptMisconfiguration, detail)
 }

@@ -2,6 +2,7 @@
 
 use super::raw::{Event, EventKind, Outcome, RawExit};
 use super::{Context, stop_unhandled};
+use crate::fault::FaultKind;
 use crate::vmx::GuestField;
 use crate::x86::VcpuState;
 
@@ -41,7 +42,7 @@ pub(super) fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
     match event {
         Some(Event { kind: EventKind::Nmi, .. }) => Outcome::Resume,
         Some(Event { kind: EventKind::HardwareException, vector: MACHINE_CHECK, .. }) => {
-            super::stop(ctx, "machine check: the hardware reported an error while the guest ran")
+            super::stop(ctx, FaultKind::MachineCheck, "machine check: the hardware reported an error while the guest ran")
         }
         Some(event) => {
             if event.vector == PAGE_FAULT {

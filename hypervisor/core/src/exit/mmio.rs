@@ -5,6 +5,7 @@ use super::{Context, Event, ExitCounters, Outcome, crash};
 use crate::bus::Width;
 use crate::device::board::Board;
 use crate::device::lapic::{ApicMode, LocalApic};
+use crate::fault::FaultKind;
 use crate::insn::{self, AddressSpace, Bus, Completion, Fault, Machine};
 use crate::loader::RamLayout;
 use crate::memory::{GuestMemory, GuestPhysAddr, MemoryError, PAGE_SIZE};
@@ -22,6 +23,8 @@ struct DeviceBus<'a> {
     apic: &'a mut LocalApic,
     counters: &'a mut ExitCounters,
     now: u64,
+    /// Something that is not there was accessed.
+    missed: bool,
 }
 
 impl DeviceBus<'_> {
@@ -32,6 +35,7 @@ impl DeviceBus<'_> {
     }
 
     fn count_unknown(&mut self, gpa: GuestPhysAddr) {
+        self.missed = true;
         self.counters.unknown_pages.count(gpa.page_base().0);
     }
 }
@@ -122,13 +126,33 @@ pub(super) fn emulate(ctx: &mut Context<'_>, gpa: GuestPhysAddr, reported: Optio
         apic: &mut *ctx.apic,
         counters: &mut *ctx.counters,
         now: ctx.now,
+        missed: false,
     };
     let done = insn::emulate(&mut Machine { state: &mut *ctx.state, gprs: &mut *ctx.gprs, bus: &mut bus, space });
+    let missed = bus.missed;
     match done {
+        Ok(_) if missed && ctx.counters.missed.another() => access_loop(ctx, gpa),
         // RIP was moved with the instruction, whose length only the decoder knows.
-        Ok(Completion::Done | Completion::Again) => Outcome::Resume,
+        Ok(Completion::Done | Completion::Again) => {
+            if !missed {
+                ctx.counters.missed.progress();
+            }
+            Outcome::Resume
+        }
         Err(fault) => outcome_of(fault, ctx, gpa),
     }
+}
+
+#[cold]
+fn access_loop(ctx: &mut Context<'_>, gpa: GuestPhysAddr) -> Outcome {
+    // Where the VM is resumed, it has its patience again.
+    ctx.counters.missed.progress();
+    let detail = format!(
+        "{} accesses in a row to memory that is not there, the last one at guest-physical address {gpa}; RIP {:#x}",
+        ctx.counters.missed.limit,
+        ctx.state.read(GuestField::Rip)
+    );
+    crash(FaultKind::AccessLoop, detail)
 }
 
 /// What follows from an instruction that was not carried out at `gpa`.
@@ -139,14 +163,18 @@ pub(super) fn outcome_of(fault: Fault, ctx: &mut Context<'_>, gpa: GuestPhysAddr
             *ctx.cr2 = linear;
             Outcome::Inject(Event::exception_with_code(14, error_code))
         }
-        Fault::NoPageTable(gla) => crash(format!(
-            "the guest has a page table for linear address {gla} outside its RAM; RIP {:#x}",
-            ctx.state.read(GuestField::Rip)
-        )),
+        Fault::NoPageTable(gla) => {
+            let rip = ctx.state.read(GuestField::Rip);
+            let detail = format!("the guest has a page table for linear address {gla} outside its RAM; RIP {rip:#x}");
+            crash(FaultKind::OutsideMemory, detail)
+        }
         Fault::Unbacked(page) => Outcome::Populate(page),
-        Fault::Unsupported(bytes) => crash(format!(
-            "MMIO instruction not supported: bytes {bytes} at RIP {:#x}, guest-physical address {gpa}",
-            ctx.state.read(GuestField::Rip)
-        )),
+        Fault::Unsupported(bytes) => {
+            let rip = ctx.state.read(GuestField::Rip);
+            let detail = format!(
+                "MMIO instruction not supported: bytes {bytes} at RIP {rip:#x}, guest-physical address {gpa}"
+            );
+            crash(FaultKind::UnsupportedInstruction, detail)
+        }
     }
 }

@@ -27,13 +27,14 @@ pub(crate) mod tests;
 mod xsetbv;
 
 pub use advance::{advance, single_steps, trap_single_step};
-pub use counters::{ExitCounters, REASON_COUNT, Tally};
+pub use counters::{ExitCounters, MissedAccesses, REASON_COUNT, Tally};
 pub use ept::is_fetch;
 pub use event::{Merged, interrupted_event, merge, nmi_unblocked_by_iret};
 pub use raw::{Event, EventKind, Outcome, RawExit, StopReason};
 
 use crate::device::board::Board;
 use crate::device::lapic::LocalApic;
+use crate::fault::FaultKind;
 use crate::loader::RamLayout;
 use crate::memory::GuestMemory;
 use crate::vmx::{ExitReason, GuestField};
@@ -68,6 +69,9 @@ pub struct Context<'a> {
 pub fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
     ctx.counters.count_exit(exit.reason);
     let Some(reason) = ExitReason::of(exit.reason) else { return stop_unhandled(exit, ctx) };
+    if !matches!(reason, ExitReason::EptViolation | ExitReason::ExternalInterrupt | ExitReason::PreemptionTimer) {
+        ctx.counters.missed.progress();
+    }
     // The frequent ones first, for the reader; the compiler makes a table of it.
     match reason {
         ExitReason::ExternalInterrupt
@@ -139,11 +143,16 @@ pub fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
         | ExitReason::Tdcall => Outcome::Inject(Event::INVALID_OPCODE),
         // Not there either, but what refuses them is the MSR they name.
         ExitReason::Rdmsrlist | ExitReason::Wrmsrlist => Outcome::Inject(Event::GENERAL_PROTECTION),
-        ExitReason::TripleFault => stop(ctx, "triple fault: an exception could not be delivered, nor the double fault"),
-        ExitReason::TaskSwitch => stop(ctx, "task switch through a task gate or TSS, which Lamina does not support"),
+        ExitReason::TripleFault => stop(ctx, FaultKind::TripleFault, "triple fault: an exception could not be delivered, nor the double fault"),
+        ExitReason::TaskSwitch => stop(ctx, FaultKind::TaskSwitch, "task switch through a task gate or TSS, which Lamina does not support"),
         ExitReason::EptMisconfiguration => ept::handle_misconfiguration(exit, ctx),
         ExitReason::InvalidGuestState | ExitReason::MsrLoading | ExitReason::MachineCheckOnEntry => {
-            crash(format!("{reason} (exit qualification {:#x}), RIP {:#x}", exit.qualification, rip(ctx)))
+            let kind = if reason == ExitReason::MachineCheckOnEntry {
+                FaultKind::MachineCheck
+            } else {
+                FaultKind::InvalidGuestState
+            };
+            crash(kind, format!("{reason} (exit qualification {:#x}), RIP {:#x}", exit.qualification, rip(ctx)))
         }
         ExitReason::InitSignal
         | ExitReason::StartupIpi
@@ -166,22 +175,33 @@ pub fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
 #[cold]
 fn stop_unhandled(exit: &RawExit, ctx: &Context<'_>) -> Outcome {
     let name = ExitReason::of(exit.reason).map_or("no reason the manual defines", ExitReason::name);
-    crash(format!(
+    let detail = format!(
         "VM exit {} ({name}) is not handled: exit qualification {:#x}, RIP {:#x}",
         exit.reason & 0xffff,
         exit.qualification,
         rip(ctx)
-    ))
+    );
+    crash(FaultKind::UnhandledExit, detail)
 }
 
 #[cold]
-fn stop(ctx: &Context<'_>, what: &str) -> Outcome {
-    crash(format!("{what}; RIP {:#x}", rip(ctx)))
+fn stop(ctx: &Context<'_>, kind: FaultKind, what: &str) -> Outcome {
+    crash(kind, format!("{what}; RIP {:#x}", rip(ctx)))
 }
 
 #[cold]
-fn crash(report: alloc::string::String) -> Outcome {
-    Outcome::Stop(StopReason::Crashed(report))
+fn crash(kind: FaultKind, detail: alloc::string::String) -> Outcome {
+    Outcome::Stop(StopReason::fault(kind, detail))
+}
+
+/// What an exit-reason field says, in the manual's words.
+#[must_use]
+pub fn reason_name(exit_reason: u32) -> alloc::string::String {
+    let failed = if ExitReason::is_entry_failure(exit_reason) { ", entry failed" } else { "" };
+    match ExitReason::of(exit_reason) {
+        Some(reason) => format!("{}{failed}", reason.name()),
+        None => format!("reason {}{failed}", exit_reason & 0xffff),
+    }
 }
 
 fn rip(ctx: &Context<'_>) -> u64 {

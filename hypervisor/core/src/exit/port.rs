@@ -1,7 +1,7 @@
 //! IN and OUT. INS and OUTS are in `string_io.rs`.
 
 use super::cpuid::low_half;
-use super::{Context, Outcome, RawExit, StopReason, stop_unhandled, string_io};
+use super::{Context, Outcome, RawExit, StopReason, advance, stop_unhandled, string_io};
 use crate::bus::Width;
 use crate::device::board::PortWrite;
 
@@ -59,7 +59,10 @@ pub(super) fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
         return Outcome::Advance;
     }
     let value = low_half(ctx.gprs.rax & width.mask());
-    write(ctx, io.port(), width, value).map_or(Outcome::Advance, Outcome::Stop)
+    let Some(reason) = write(ctx, io.port(), width, value) else { return Outcome::Advance };
+    // The device took it: behind it, if the VM is looked at afterwards, or resumed.
+    advance(ctx.state, exit.instruction_len);
+    Outcome::Stop(reason)
 }
 
 /// Reads a port; all-ones where no device is.

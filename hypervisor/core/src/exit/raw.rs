@@ -1,6 +1,8 @@
 //! The plain record of a VM exit, and what a handler answers.
 
+use crate::fault::{Fault, FaultKind};
 use crate::memory::GuestPhysAddr;
+use alloc::boxed::Box;
 use alloc::string::String;
 
 /// The VM-exit information fields of one exit, as read from the VMCS. Fields that the exit reason does not define are 0
@@ -110,6 +112,14 @@ pub enum StopReason {
     Exit(u32),
     /// The guest asked for a reset: the VM is to be started anew.
     Reset,
-    /// The guest did what it cannot go on from; in words for the operator.
-    Crashed(String),
+    /// The guest did what it cannot go on from.
+    Fault(Box<Fault>),
+}
+
+impl StopReason {
+    /// A fault, with what happened in one line.
+    #[must_use]
+    pub fn fault(kind: FaultKind, detail: impl Into<String>) -> Self {
+        Self::Fault(Fault::new(kind, detail))
+    }
 }

@@ -148,7 +148,7 @@ pub fn outcome_word(outcome: &Outcome) -> String {
         Outcome::Stop(StopReason::PowerOff) => "power-off".to_string(),
         Outcome::Stop(StopReason::Exit(code)) => format!("exit:{code:x}"),
         Outcome::Stop(StopReason::Reset) => "reset".to_string(),
-        Outcome::Stop(StopReason::Crashed(_)) => "crashed".to_string(),
+        Outcome::Stop(StopReason::Fault(_)) => "crashed".to_string(),
     }
 }
 

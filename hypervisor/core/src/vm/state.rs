@@ -22,27 +22,36 @@ pub enum State {
     /// Its vCPUs and its time stand still, because it touched a page that the host has no memory for. It goes on by
     /// itself when there is memory.
     PausedMemory,
+    /// Its vCPUs and its time stand still, because it faulted and its policy is to pause.
+    PausedFault,
     /// Still running; its power button was pressed and it is expected to power off.
     Stopping,
     /// It ended, or was ended: powered off, or left through the exit port.
     Stopped,
     /// It did what it cannot go on from.
     Crashed,
+    /// It crashed, and its policy is to keep it as it was then, with all that it holds.
+    Preserved,
+    /// It faulted, or reset itself too soon, and is started anew after its back-off. It holds nothing meanwhile.
+    Restarting,
     /// It is no more; its memory and its name are given back.
     Destroyed,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Defined,
         Self::Starting,
         Self::Running,
         Self::Paused,
         Self::PausedMemory,
+        Self::PausedFault,
         Self::Stopping,
         Self::Stopped,
         Self::Crashed,
+        Self::Preserved,
+        Self::Restarting,
         Self::Destroyed,
     ];
 
@@ -55,9 +64,12 @@ impl State {
             Self::Running => "running",
             Self::Paused => "paused",
             Self::PausedMemory => "paused (memory)",
+            Self::PausedFault => "paused (fault)",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::Crashed => "crashed",
+            Self::Preserved => "crashed (preserved)",
+            Self::Restarting => "restarting",
             Self::Destroyed => "destroyed",
         }
     }
@@ -68,10 +80,16 @@ impl State {
         matches!(self, Self::Running | Self::Stopping)
     }
 
-    /// Whether the VM was started and has not ended: it holds guest memory that means something.
+    /// Whether the VM was started and has not ended for good.
     #[must_use]
     pub const fn is_alive(self) -> bool {
-        matches!(self, Self::Starting | Self::Running | Self::Stopping | Self::Paused | Self::PausedMemory)
+        self.is_runnable() || self.pause_reason().is_some() || matches!(self, Self::Starting | Self::Restarting)
+    }
+
+    /// Whether the VM faulted and does not run: those that come after it are not restarted until it does.
+    #[must_use]
+    pub const fn is_down(self) -> bool {
+        matches!(self, Self::Crashed | Self::Preserved | Self::PausedFault | Self::Restarting)
     }
 
     /// Why the VM is paused, if it is.
@@ -80,6 +98,7 @@ impl State {
         match self {
             Self::Paused => Some(PauseReason::Operator),
             Self::PausedMemory => Some(PauseReason::Memory),
+            Self::PausedFault => Some(PauseReason::Fault),
             _ => None,
         }
     }
@@ -98,6 +117,8 @@ pub enum PauseReason {
     Operator,
     /// The host has no memory for the page that it touched.
     Memory,
+    /// It faulted.
+    Fault,
 }
 
 /// What the operator can ask of a VM.
@@ -152,6 +173,14 @@ pub enum Event {
     Exit,
     /// It did what it cannot go on from.
     Crash,
+    /// It did, and is to stand still.
+    FaultPause,
+    /// It did, and is to be kept as it is.
+    FaultPreserve,
+    /// It did, or reset itself too soon, and is to be started anew after a while.
+    FaultRestart,
+    /// That while is over.
+    Restart,
     /// It asked for a reset.
     Reset,
     /// It touched a page that the host has no memory for.
@@ -162,12 +191,16 @@ pub enum Event {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Started,
         Self::StartFailed,
         Self::PowerOff,
         Self::Exit,
         Self::Crash,
+        Self::FaultPause,
+        Self::FaultPreserve,
+        Self::FaultRestart,
+        Self::Restart,
         Self::Reset,
         Self::OutOfMemory,
         Self::MemoryBack,
@@ -182,6 +215,10 @@ impl Event {
             Self::PowerOff => "the guest's power-off",
             Self::Exit => "the guest's exit",
             Self::Crash => "a crash",
+            Self::FaultPause => "a pause after a fault",
+            Self::FaultPreserve => "a crash that is preserved",
+            Self::FaultRestart => "a restart after a fault",
+            Self::Restart => "the end of a back-off",
             Self::Reset => "the guest's reset",
         }
     }
@@ -219,25 +256,43 @@ pub fn transition(state: State, cause: impl Into<Cause>) -> Result<State, Refusa
 
 /// The table: one row for each cause, with the states it is allowed in and where it leads.
 const fn next(state: State, cause: Cause) -> Option<State> {
-    use State::{Crashed, Defined, Destroyed, Paused, PausedMemory, Running, Starting, Stopped, Stopping};
+    use State::{
+        Crashed, Defined, Destroyed, Paused, PausedFault, PausedMemory, Preserved, Restarting, Running, Starting, Stopped,
+        Stopping,
+    };
     match (cause, state) {
-        (Cause::Verb(Verb::Start), Defined | Stopped | Crashed) => Some(Starting),
+        (Cause::Verb(Verb::Start), Defined | Stopped | Crashed | Preserved | Restarting) => Some(Starting),
         // A guest that is built, or paused, cannot answer its power button.
         (Cause::Verb(Verb::Stop), Running) => Some(Stopping),
+        // There is no guest to ask.
+        (Cause::Verb(Verb::Stop), Restarting) => Some(Stopped),
         // Of a VM that is being built, this gives up the building.
-        (Cause::Verb(Verb::ForceStop), Starting | Running | Paused | PausedMemory | Stopping) => Some(Stopped),
+        (
+            Cause::Verb(Verb::ForceStop),
+            Starting | Running | Paused | PausedMemory | PausedFault | Stopping | Restarting,
+        ) => Some(Stopped),
+        // It has crashed before; now it gives back what it holds.
+        (Cause::Verb(Verb::ForceStop), Preserved) => Some(Crashed),
         // A VM that waits for memory goes on by itself; one that is paused besides does not.
         (Cause::Verb(Verb::Pause), Running | PausedMemory) => Some(Paused),
         // Not of `PausedMemory`: without memory it could not go on. If the page that it waits for is still missing after
         // `Paused`, it touches it again and waits again.
-        (Cause::Verb(Verb::Resume), Paused) => Some(Running),
-        (Cause::Verb(Verb::Reset), Running | Paused | PausedMemory | Stopping) => Some(Starting),
-        (Cause::Verb(Verb::Destroy), Defined | Stopped | Crashed) => Some(Destroyed),
+        (Cause::Verb(Verb::Resume), Paused | PausedFault) => Some(Running),
+        (
+            Cause::Verb(Verb::Reset),
+            Running | Paused | PausedMemory | PausedFault | Stopping | Preserved | Restarting,
+        ) => Some(Starting),
+        (Cause::Verb(Verb::Destroy), Defined | Stopped | Crashed | Preserved) => Some(Destroyed),
         (Cause::Event(Event::Started), Starting) => Some(Running),
         (Cause::Event(Event::StartFailed), Starting) => Some(Stopped),
         (Cause::Event(Event::PowerOff | Event::Exit), Running | Stopping) => Some(Stopped),
-        // The host may find a paused VM broken, so a crash needs no running vCPU.
+        // The host may find a paused VM broken, so a fault needs no running vCPU.
         (Cause::Event(Event::Crash), Running | Paused | PausedMemory | Stopping) => Some(Crashed),
+        (Cause::Event(Event::FaultPause), Running | Paused | PausedMemory) => Some(PausedFault),
+        (Cause::Event(Event::FaultPreserve), Running | Paused | PausedMemory) => Some(Preserved),
+        // Of a VM that was asked to end, its own early reset.
+        (Cause::Event(Event::FaultRestart), Running | Paused | PausedMemory | Stopping) => Some(Restarting),
+        (Cause::Event(Event::Restart), Restarting) => Some(Starting),
         // After its reset a guest knows nothing of a power button pressed before.
         (Cause::Event(Event::Reset), Running | Stopping) => Some(Starting),
         // A guest that was asked to end goes on ending afterwards: its kernel remembers the button, the state does not.
@@ -290,24 +345,32 @@ fn allowed_states(cause: Cause) -> String {
 
 /// What the operator probably wants instead: a command, and what it is good for.
 const fn way_out(state: State, refused: Verb) -> Option<(&'static str, &'static str)> {
-    use State::{Crashed, Defined, Destroyed, Paused, PausedMemory, Running, Starting, Stopped, Stopping};
+    use State::{
+        Crashed, Defined, Destroyed, Paused, PausedFault, PausedMemory, Preserved, Restarting, Running, Starting, Stopped,
+        Stopping,
+    };
     Some(match (refused, state) {
         (_, Destroyed) => return None,
-        (Verb::Destroy, Starting | Running | Paused | PausedMemory | Stopping) => ("stop --force", "first"),
+        (Verb::Destroy, Starting | Running | Paused | PausedMemory | PausedFault | Stopping | Restarting) => {
+            ("stop --force", "first")
+        }
         (Verb::Start | Verb::Stop | Verb::Pause | Verb::Resume | Verb::Reset, Starting) => {
             ("stop --force", "to give the start up, or wait for it")
         }
         (Verb::Start, Running) => ("reset", "to restart it"),
         (Verb::Resume, Running) => ("info", "to see what it does"),
         (Verb::Start | Verb::Pause, Paused) => ("resume", "to let it go on"),
+        (Verb::Start | Verb::Pause, PausedFault) => ("reset", "to start it anew, or see 'vm faults'"),
         (Verb::Start | Verb::Resume, PausedMemory) => {
             ("stop --force", "to end it, or free memory ('alloc' shows who holds it) and it goes on by itself")
         }
         (Verb::Stop, Paused) => ("stop --force", "to end it as it is, or resume it first"),
-        (Verb::Stop, PausedMemory) => ("stop --force", "to end it as it is"),
+        (Verb::Stop, PausedMemory | PausedFault) => ("stop --force", "to end it as it is"),
+        (Verb::Stop, Preserved) => ("stop --force", "to give back what it holds"),
         (Verb::Start | Verb::Stop | Verb::Pause | Verb::Resume, Stopping) => ("stop --force", "to end it now"),
-        (Verb::Resume | Verb::Reset, Defined | Stopped | Crashed) => ("start", "to start it"),
-        (Verb::Stop | Verb::ForceStop | Verb::Pause, Defined | Stopped | Crashed) => {
+        (Verb::Pause | Verb::Resume, Restarting) => ("start", "to start it now"),
+        (Verb::Resume | Verb::Reset, Defined | Stopped | Crashed | Preserved) => ("start", "to start it"),
+        (Verb::Stop | Verb::ForceStop | Verb::Pause, Defined | Stopped | Crashed | Preserved) => {
             ("info", "to see how it came to this")
         }
         _ => return None,
@@ -322,24 +385,29 @@ mod tests {
 
     /// The whole table once more, as a picture: one row for each cause, one column for each state in the order of
     /// [`State::ALL`], each the initial of the state that follows (`X` destroyed, `T` stopping, `B` starting, being built,
-    /// `M` paused for want of memory), or `-` for a refusal.
-    const PICTURE: [(Cause, &str); 15] = [
-        //                                      DBRPMTSCX
-        (Cause::Verb(Verb::Start), "B-----BB-"),
-        (Cause::Verb(Verb::Stop), "--T------"),
-        (Cause::Verb(Verb::ForceStop), "-SSSSS---"),
-        (Cause::Verb(Verb::Pause), "--P-P----"),
-        (Cause::Verb(Verb::Resume), "---R-----"),
-        (Cause::Verb(Verb::Reset), "--BBBB---"),
-        (Cause::Verb(Verb::Destroy), "X-----XX-"),
-        (Cause::Event(Event::Started), "-R-------"),
-        (Cause::Event(Event::StartFailed), "-S-------"),
-        (Cause::Event(Event::PowerOff), "--S--S---"),
-        (Cause::Event(Event::Exit), "--S--S---"),
-        (Cause::Event(Event::Crash), "--CCCC---"),
-        (Cause::Event(Event::Reset), "--B--B---"),
-        (Cause::Event(Event::OutOfMemory), "--M--M---"),
-        (Cause::Event(Event::MemoryBack), "----R----"),
+    /// `M` paused for want of memory, `F` paused for a fault, `K` kept after a crash, `Y` yet to be started anew), or `-` for a
+    /// refusal.
+    const PICTURE: [(Cause, &str); 19] = [
+        //                                      DBRPMFTSCKYX
+        (Cause::Verb(Verb::Start), "B------BBBB-"),
+        (Cause::Verb(Verb::Stop), "--T-------S-"),
+        (Cause::Verb(Verb::ForceStop), "-SSSSSS--CS-"),
+        (Cause::Verb(Verb::Pause), "--P-P-------"),
+        (Cause::Verb(Verb::Resume), "---R-R------"),
+        (Cause::Verb(Verb::Reset), "--BBBBB--BB-"),
+        (Cause::Verb(Verb::Destroy), "X------XXX--"),
+        (Cause::Event(Event::Started), "-R----------"),
+        (Cause::Event(Event::StartFailed), "-S----------"),
+        (Cause::Event(Event::PowerOff), "--S---S-----"),
+        (Cause::Event(Event::Exit), "--S---S-----"),
+        (Cause::Event(Event::Crash), "--CCC-C-----"),
+        (Cause::Event(Event::FaultPause), "--FFF-------"),
+        (Cause::Event(Event::FaultPreserve), "--KKK-------"),
+        (Cause::Event(Event::FaultRestart), "--YYY-Y-----"),
+        (Cause::Event(Event::Restart), "----------B-"),
+        (Cause::Event(Event::Reset), "--B---B-----"),
+        (Cause::Event(Event::OutOfMemory), "--M---M-----"),
+        (Cause::Event(Event::MemoryBack), "----R-------"),
     ];
 
     fn initial(state: State) -> char {
@@ -349,6 +417,9 @@ mod tests {
             State::Running => 'R',
             State::Paused => 'P',
             State::PausedMemory => 'M',
+            State::PausedFault => 'F',
+            State::Preserved => 'K',
+            State::Restarting => 'Y',
             State::Stopping => 'T',
             State::Stopped => 'S',
             State::Crashed => 'C',
@@ -398,11 +469,11 @@ mod tests {
         let refused = |state, cause: Cause| transition(state, cause).unwrap_err().line("hello");
         assert_eq!(
             refused(State::Running, Verb::Start.into()),
-            "vm hello is running: 'start' needs a defined, stopped or crashed VM; use 'vm reset hello' to restart it"
+            "vm hello is running: 'start' needs a defined, stopped, crashed, crashed (preserved) or restarting VM; use 'vm reset hello' to restart it"
         );
         assert_eq!(
             refused(State::Running, Verb::Destroy.into()),
-            "vm hello is running: 'destroy' needs a defined, stopped or crashed VM; use 'vm stop --force hello' first"
+            "vm hello is running: 'destroy' needs a defined, stopped, crashed or crashed (preserved) VM; use 'vm stop --force hello' first"
         );
         assert_eq!(
             refused(State::Stopped, Event::Reset.into()),
@@ -410,7 +481,7 @@ mod tests {
         );
         assert_eq!(
             refused(State::Paused, Verb::Stop.into()),
-            "vm hello is paused: 'stop' needs a running VM; use 'vm stop --force hello' to end it as it is, or resume it first"
+            "vm hello is paused: 'stop' needs a running or restarting VM; use 'vm stop --force hello' to end it as it is, or resume it first"
         );
     }
 
@@ -446,7 +517,7 @@ mod tests {
         );
         assert_eq!(
             transition(waiting, Verb::Resume).unwrap_err().line("web"),
-            "vm web is paused (memory): 'resume' needs a paused VM; use 'vm stop --force web' to end it, or free memory \
+            "vm web is paused (memory): 'resume' needs a paused or paused (fault) VM; use 'vm stop --force web' to end it, or free memory \
              ('alloc' shows who holds it) and it goes on by itself"
         );
         assert_eq!(transition(waiting, Event::MemoryBack), Ok(State::Running));
@@ -481,7 +552,8 @@ mod tests {
                 prop_assert!(before != State::Destroyed || state == State::Destroyed);
                 prop_assert!(before == state || state != State::Defined);
                 prop_assert!(!(before.is_alive() && state == State::Destroyed), "what lives is not destroyed");
-                prop_assert_eq!(state.pause_reason().is_some(), state.is_alive() && !state.is_runnable() && state != State::Starting);
+                prop_assert_eq!(state.pause_reason().is_some(), state.is_alive() && !state.is_runnable() && !matches!(state, State::Starting | State::Restarting));
+                prop_assert!(!(state.is_down() && state.is_runnable()));
             }
         }
     }

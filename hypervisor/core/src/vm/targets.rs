@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(names(&["db", "web-1", "db"]).plan(Verb::ForceStop, &VMS), Ok(Vec::from([2, 0])));
         assert_eq!(
             names(&["web-1", "web-2"]).plan(Verb::Stop, &VMS).unwrap_err(),
-            "vm web-2 is stopped: 'stop' needs a running VM; use 'vm info web-2' to see how it came to this"
+            "vm web-2 is stopped: 'stop' needs a running or restarting VM; use 'vm info web-2' to see how it came to this"
         );
         assert_eq!(names(&["web-1", "bd"]).plan(Verb::Stop, &VMS).unwrap_err(), "no VM is called bd; did you mean db?");
         assert_eq!(
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(Targets::All.plan(Verb::ForceStop, &VMS), Ok(Vec::from([0, 2])));
         assert_eq!(
             group("aux").plan(Verb::Stop, &VMS).unwrap_err(),
-            "no VM of group aux can follow: vm log is defined: 'stop' needs a running VM; use 'vm info log' to see how it \
+            "no VM of group aux can follow: vm log is defined: 'stop' needs a running or restarting VM; use 'vm info log' to see how it \
              came to this"
         );
         assert_eq!(group("wbe").plan(Verb::Stop, &VMS).unwrap_err(), "no VM is of group wbe; did you mean web?");

@@ -122,6 +122,13 @@ fn the_limits_of_a_share_are_told() {
         ("memory_min = '65M'", "memory_min = '65M': memory_min is at most memory, which is 64M here"),
         ("memory_max = '63M'", "memory_max = '63M': memory_max is at least memory, which is 64M here"),
         ("stop_grace = '2h'", "stop_grace = '2h': not a time; write a number with us, ms or s, such as \"10ms\""),
+        ("on_fault = 'reboot'", "on_fault = 'reboot': not one of restart, stop, pause, preserve"),
+        (
+            "restart_limit = '3 per minute'",
+            "restart_limit = '3 per minute': not a restart limit; write 1 to 100 restarts and a time of 1s to 3600s, such \
+             as \"3 in 60s\"",
+        ),
+        ("access_loop = 10", "access_loop = 10: the number of accesses is 1000 to 4294967295"),
         ("stop_grace = '3601s'", "stop_grace = '3601s': a grace time is 0s to 3600s"),
         ("after = 'db'", "after = 'db': write an array of strings, such as [\"ONE\", \"TWO\"]"),
     ] {
@@ -157,10 +164,11 @@ fn web() -> VmConfig {
 #[test]
 fn a_change_is_all_or_nothing() {
     let words = ["weight=200", "cap=150", "quantum=5ms", "priority=9", "reservation=50", "affinity=0-1", "memory=96M"];
-    let change = VmChange::parse(words.into_iter().chain(["stop_grace=2s", "weight=300"])).unwrap();
+    let change = VmChange::parse(words.into_iter().chain(["stop_grace=2s", "weight=300", "on_fault=pause", "restart_limit=1 in 2s"])).unwrap();
     let changed = change.apply(&web(), true).unwrap();
     assert_eq!((changed.weight, changed.cap_percent, changed.quantum_us), (300, Some(150), 5000));
     assert_eq!((changed.priority, changed.reservation_percent, changed.memory_bytes), (9, 50, 96 << 20));
+    assert_eq!((changed.on_fault.name(), changed.restart_limit.to_string().as_str()), ("pause", "1 in 2s"));
     assert_eq!((changed.affinity, changed.stop_grace_us), ("0-1".parse::<CpuSet>().unwrap(), Some(2_000_000)));
     assert_eq!(VmChange::parse(["cap=none"]).unwrap().apply(&changed, true).unwrap().cap_percent, None);
     assert!(VmChange::parse([]).unwrap().is_empty());

@@ -1,5 +1,6 @@
 //! From a view to the answer: aligned text for people, one line of JSON for machines, both from the same struct.
 
+mod faults;
 mod share;
 mod vms;
 

@@ -88,6 +88,9 @@ impl VmInfoView {
         }
         row("autostart", yes_no(self.autostart).into());
         row("stop grace", format_duration_us(self.stop_grace_us));
+        row("on fault", format!("{}, at most {} restarts", self.on_fault, self.restart_limit));
+        let access_loop = self.access_loop.map_or_else(|| String::from("-"), |count| format!("{count} accesses"));
+        row("access loop", access_loop);
     }
 
     /// What it is given.
@@ -117,6 +120,8 @@ impl VmInfoView {
         row("VM exits", vm.exits.to_string());
         row("serial output", format!("{} bytes", self.serial_bytes));
         row("starts", self.starts.to_string());
+        let last = self.last_fault.as_ref().map_or_else(String::new, |fault| format!(", the last one {fault}"));
+        row("faults", format!("{}{last}", self.faults));
     }
 }
 

@@ -7,6 +7,7 @@ use crate::console::table::{COMMANDS, Kind};
 use crate::console::{Command, Request, help};
 use crate::loader::Format;
 use crate::resources::Strategy;
+use crate::fault::{OnFault, RestartLimit};
 use crate::sched::PolicyKind;
 use crate::vm::{Targets, Verb};
 use alloc::boxed::Box;
@@ -64,6 +65,8 @@ fn every_command() {
         ("vm trace web", Command::VmTrace { name: name(), exits: 200 }),
         ("vm trace web --exits 3", Command::VmTrace { name: name(), exits: 3 }),
         ("vm log web", Command::VmLog { name: name(), tail: None }),
+        ("vm faults web", Command::VmFaults { name: name(), number: None }),
+        ("vm faults web 3", Command::VmFaults { name: name(), number: Some(3) }),
         ("vm log web --tail 20", Command::VmLog { name: name(), tail: Some(20) }),
         ("mem", Command::Mem),
         ("cpu", Command::Cpu),
@@ -122,9 +125,12 @@ fn a_vm_is_created_with_its_share_and_its_replicas() {
     vm.group = Some("front".into());
     vm.after = ["db".into(), "cache".into(), "log".into()].into();
     vm.stop_grace_us = Some(5_000_000);
+    vm.on_fault = OnFault::Restart;
+    vm.restart_limit = RestartLimit { restarts: 5, within_us: 90_000_000 };
+    vm.access_loop = None;
     let line = "vm create web --image hello --replicas 3 --vcpus 2 --memory 64M --memory-min 32M --memory-max 128M \
                 --balloon false --weight 200 --cap 150% --reservation 50 --priority 70 --affinity 0-1 --group front \
-                --after db,cache --after log --stop-grace 5s";
+                --after db,cache --after log --stop-grace 5s --on-fault restart --restart-limit '5 in 90s' --access-loop none";
     let created = command(line);
     assert_eq!(created, Command::VmCreate(Box::new(vm.clone())));
     let replicas = vm.expand();
@@ -151,7 +157,8 @@ fn an_error_says_what_to_type() {
     let create = "usage: vm create NAME --image FILE [--replicas N] [--vcpus N] [--memory SIZE] [--memory-min SIZE] \
                   [--memory-max SIZE] [--balloon BOOL] [--steal-time BOOL] [--cmdline TEXT] [--initrd FILE] [--module FILE] \
                   [--quantum TIME] [--weight N] [--cap PERCENT] [--reservation PERCENT] [--priority N] \
-                  [--affinity CPUS] [--group GROUP] [--after NAMES] [--stop-grace TIME] [--format FORMAT] \
+                  [--affinity CPUS] [--group GROUP] [--after NAMES] [--stop-grace TIME] [--on-fault POLICY] \
+                  [--restart-limit 'N in TIME'] [--access-loop COUNT] [--format FORMAT] \
                   [--load-address ADDRESS] [--entry ADDRESS] [--json]";
     let start = "usage: vm start [NAME...] [--group GROUP] [--all] [--json]";
     let stop = "usage: vm stop [NAME...] [--group GROUP] [--all] [--force] [--grace TIME] [--json]";
@@ -162,7 +169,7 @@ fn an_error_says_what_to_type() {
         ("quux", "unknown command 'quux'; 'help' lists all".into()),
         ("--json", "a command is missing; 'help' lists them".into()),
         ("vm lsit", "unknown command 'vm lsit'; did you mean 'vm list'?".into()),
-        ("vm", "vm: a subcommand is missing; one of list, info, create, set, pin, start, stop, pause, resume, reset, destroy, console, log, trace".into()),
+        ("vm", "vm: a subcommand is missing; one of list, info, create, set, pin, start, stop, pause, resume, reset, destroy, console, log, faults, trace".into()),
         ("vm start", format!("vm start: NAME is missing; or give --group GROUP, or --all; {start}")),
         ("vm start a --all", format!("vm start: give names, or --group GROUP, or --all, and only one of them; {start}")),
         ("vm stop web --froce", format!("vm stop: unknown option --froce, did you mean --force?; {stop}")),
@@ -173,8 +180,8 @@ fn an_error_says_what_to_type() {
         ("vm set web", format!("vm set: KEY=VALUE... is missing; {set}")),
         ("vm set web fast", format!("vm set: fast: write KEY=VALUE, such as weight=200; {set}")),
         ("vm set web weigth=2", format!("vm set: unknown key weigth, did you mean weight?; {set}")),
-        ("vm set web speed=2", format!("vm set: unknown key speed; allowed are weight, cap, quantum, priority, reservation, affinity, memory, stop_grace; {set}")),
-        ("vm set web vcpus=2", format!("vm set: vcpus cannot be changed once the VM is defined; what can is weight, cap, quantum, priority, reservation, affinity, memory, stop_grace; {set}")),
+        ("vm set web speed=2", format!("vm set: unknown key speed; allowed are weight, cap, quantum, priority, reservation, affinity, memory, stop_grace, on_fault, restart_limit; {set}")),
+        ("vm set web vcpus=2", format!("vm set: vcpus cannot be changed once the VM is defined; what can is weight, cap, quantum, priority, reservation, affinity, memory, stop_grace, on_fault, restart_limit; {set}")),
         ("vm set web weight=5 cap=0", format!("vm set: cap=0: a cap is 1 to 6400; {set}")),
         ("vm set web priority=100", format!("vm set: priority=100: a priority is 0 to 99; {set}")),
         ("vm pin web 4-2", format!("vm pin: 4-2: a range begins with its lower CPU, as in 0-3; {pin}")),
@@ -187,6 +194,8 @@ fn an_error_says_what_to_type() {
         ("config", "config: a subcommand is missing; one of save".into()),
         ("vm log web --tail", "vm log: --tail: its LINES is missing; usage: vm log NAME [--tail LINES] [--json]".into()),
         ("vm log web --tail many", "vm log: --tail many: not a number of lines; usage: vm log NAME [--tail LINES] [--json]".into()),
+        ("vm faults web last", "vm faults: last: not the number of a fault; usage: vm faults NAME [NUMBER] [--json]".into()),
+        ("vm set web on_fault=reboot", format!("vm set: on_fault=reboot: not one of restart, stop, pause, preserve; {set}")),
         ("mem web", "mem: 'web' is one word too many; usage: mem [--json]".into()),
         ("vm create web", format!("vm create: --image is missing; {create}")),
         ("vm create Web --image i", format!("vm create: Web: not a VM name; write a-z, 0-9 and -, at most 31 characters, the first a letter or digit; {create}")),
@@ -207,7 +216,7 @@ fn an_error_says_what_to_type() {
 fn help_is_the_table() {
     let all = help(None).unwrap();
     assert_eq!(all.commands.len(), COMMANDS.len());
-    assert_eq!(help(Some("vm")).unwrap().commands.len(), 14);
+    assert_eq!(help(Some("vm")).unwrap().commands.len(), 15);
     let one = help(Some("vm stop")).unwrap();
     assert_eq!(one.commands[0].usage, "vm stop [NAME...] [--group GROUP] [--all] [--force] [--grace TIME] [--json]");
     assert_eq!(help(Some("vm stpo")).unwrap_err(), "unknown command 'vm stpo'; did you mean 'vm stop'?");

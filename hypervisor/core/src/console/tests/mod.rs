@@ -3,4 +3,5 @@
 mod answers;
 mod commands;
 mod editing;
+mod faults;
 mod top;

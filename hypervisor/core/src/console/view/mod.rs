@@ -4,11 +4,15 @@
 //! of a CPU that were measured are in thousandths of one CPU (`_millicpu`), those that are set in percent of one.
 
 mod alloc_view;
+mod fault_view;
 mod sched_view;
 mod security_view;
 mod state_view;
 
 pub use alloc_view::{AllocRow, AllocView, CpuResource, MemoryResource, WaitingRow};
+pub use fault_view::{
+    EntryRow, ExitRow, FaultView, FaultsView, RegisterRow, SegmentRow, VcpuFaultView, WalkRow, WordRow,
+};
 pub use sched_view::{CpuRow, FigureRow, Latency, SchedRow, SchedView};
 pub use security_view::{DirectMsrRow, SecurityRow, SecurityView};
 pub use state_view::{ConfigView, HostView, STATE_SCHEMA, STATE_VERSION, StateView};
@@ -116,6 +120,16 @@ pub struct VmInfoView {
     pub after: Vec<String>,
     /// How long `vm stop` waits for it.
     pub stop_grace_us: u64,
+    /// What follows a fault of it: `restart`, `stop`, `pause` or `preserve`.
+    pub on_fault: &'static str,
+    /// The most restarts, as `3 in 60s`.
+    pub restart_limit: String,
+    /// How many accesses in a row to memory that is not there are a fault; null is any number.
+    pub access_loop: Option<u64>,
+    /// How many faults it had since it was defined.
+    pub faults: u64,
+    /// The last one, in one line.
+    pub last_fault: Option<String>,
     /// Whether it starts at boot.
     pub autostart: bool,
     /// How often it was started, resets included.

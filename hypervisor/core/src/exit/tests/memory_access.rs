@@ -212,3 +212,50 @@ fn a_notification_hands_the_rings_pages_to_the_host() {
     assert!(ram.discarded.contains(&0x8_0000) && ram.discarded.contains(&0x8_1000));
     assert_eq!(world.board.balloon_status().map(|status| status.inflated), Some(2), "counted once");
 }
+
+#[test]
+fn a_long_row_of_accesses_to_nothing_is_a_loop_and_a_broken_one_is_none() {
+    // mov ecx, [rbx]
+    let mut world = World::new(FakeVcpu::bits64(), &[0x8b, 0x0b]);
+    world.counters.missed.limit = 100;
+    let access = |world: &mut World, gpa: u64| {
+        world.gprs.rbx = gpa;
+        world.vcpu.write(GuestField::Rip, CODE);
+        violation(world, gpa, READ)
+    };
+    // What ends a row: any exit of the guest's own, a device, new memory.
+    let others: [&dyn Fn(&mut World) -> Outcome; 4] = [
+        &|world| world.exit(ExitReason::IoInstruction, 0x80 << 16),
+        &|world| world.exit(ExitReason::Cpuid, 0),
+        &|world| access(world, IOAPIC),
+        &|world| violation(world, 0x10_0000, READ),
+    ];
+    for other in others {
+        for number in 0..99 {
+            assert_eq!(access(&mut world, 0xd000_0000 + 8 * number), Outcome::Resume);
+        }
+        assert!(!matches!(other(&mut world), Outcome::Stop(_)));
+    }
+    // The host's own exits do not; wherever the accesses go, the hundredth is one too many.
+    for number in 0..99 {
+        assert_eq!(access(&mut world, 0xd000_0000 + 8 * number), Outcome::Resume);
+        world.exit(ExitReason::PreemptionTimer, 0);
+        world.exit(ExitReason::ExternalInterrupt, 0);
+    }
+    let fault = match access(&mut world, 0xd000_0000) {
+        Outcome::Stop(StopReason::Fault(fault)) => fault,
+        other => panic!("no fault: {other:?}"),
+    };
+    assert_eq!(fault.kind, FaultKind::AccessLoop);
+    assert!(fault.detail.starts_with("100 accesses in a row to memory that is not there"), "{}", fault.detail);
+    // Who is resumed begins anew.
+    assert_eq!(access(&mut world, 0xd000_0000), Outcome::Resume);
+}
+
+#[test]
+fn a_device_that_ends_the_vm_has_taken_what_was_written() {
+    let mut world = World::new(FakeVcpu::bits64(), &[]);
+    world.gprs.rax = 6;
+    assert_eq!(world.exit(ExitReason::IoInstruction, 0xcf9 << 16), Outcome::Stop(StopReason::Reset));
+    assert_eq!(world.vcpu.read(GuestField::Rip), CODE + 2, "behind the instruction, if it is resumed");
+}

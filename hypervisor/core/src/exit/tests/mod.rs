@@ -212,7 +212,7 @@ impl World {
 /// The sentence with which a VM crashed.
 pub(crate) fn crash_text(outcome: Outcome) -> std::string::String {
     match outcome {
-        Outcome::Stop(StopReason::Crashed(text)) => text,
+        Outcome::Stop(StopReason::Fault(fault)) => fault.detail,
         other => panic!("no crash: {other:?}"),
     }
 }
