@@ -49,6 +49,8 @@ pub(crate) struct BuildRequest<'a> {
     pub(crate) limit_frames: u64,
     /// How many of vCPU 0's exits are printed as records.
     pub(crate) traced_exits: u32,
+    /// Its watchdog ended its life before this one.
+    pub(crate) watchdog_fired: bool,
 }
 
 impl Machine {
@@ -86,6 +88,7 @@ impl Machine {
             boot_time_unix_s,
             ioapic_id: ioapic_id(u32::from(config.vcpus)),
             balloon: config.balloon,
+            watchdog_fired: request.watchdog_fired,
         });
         let shared = Shared {
             board,

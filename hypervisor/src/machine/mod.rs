@@ -189,6 +189,11 @@ impl Machine {
         }
     }
 
+    /// Whether the guest's watchdog has fired.
+    pub(crate) fn watchdog_fired(&self) -> bool {
+        self.shared.lock().board.watchdog_fired().is_some()
+    }
+
     /// What was counted of all vCPUs' exits.
     pub(crate) fn counters(&self) -> ExitCounters {
         let shared = self.shared.lock();

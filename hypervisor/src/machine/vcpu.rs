@@ -76,8 +76,8 @@ pub(super) enum Next {
         /// The host TSC at which a timer of its own ends that.
         wake_at: Option<u64>,
     },
-    /// Have the VM reset.
-    ResetVm,
+    /// The VM is over.
+    Stop(StopReason),
 }
 
 impl VcpuTask {
@@ -128,7 +128,7 @@ impl VcpuTask {
                     continue;
                 }
                 Next::Wait { wake_at } => return SliceEnd::Halted { wake_at },
-                Next::ResetVm => return SliceEnd::Stopped(StopReason::Reset),
+                Next::Stop(reason) => return SliceEnd::Stopped(reason),
             }
             let host_now = time::now();
             if host_now >= until || cpus::is_to_decide(cpu) {
@@ -190,6 +190,9 @@ impl Context {
         }
         let now = time::now().wrapping_sub(shared.origin);
         *told |= self.service(shared, now);
+        if let Some(period_ms) = shared.board.watchdog_fired() {
+            return Next::Stop(explain_watchdog(period_ms));
+        }
         self.next(shared)
     }
 
@@ -198,7 +201,7 @@ impl Context {
         let Some(apic) = shared.apics.local(usize::from(self.index)) else { return Next::Wait { wake_at: None } };
         match self.activity.signal(bootstrap, apic.take_init(), apic.take_sipi()) {
             Signal::None => {}
-            Signal::ResetVm => return Next::ResetVm,
+            Signal::ResetVm => return Next::Stop(StopReason::Reset),
             Signal::Reset => {
                 apic.init();
                 return Next::Restart(EntryState::reset());
@@ -225,6 +228,11 @@ impl Context {
         vmcs.set_entry_state(state);
         vmcs.flush_tlb();
     }
+}
+
+#[cold]
+fn explain_watchdog(period_ms: u32) -> StopReason {
+    StopReason::Crashed(format!("watchdog: the guest did not feed it within {period_ms} ms"))
 }
 
 #[cold]

@@ -220,13 +220,12 @@ impl Vmm<'_> {
         check_heap()?;
         let mut manager = self.hypervisor.manager.lock();
         let target = manager.allocator.target_bytes(id);
-        let facts = manager
-            .by_id(id)
-            .map(|vm| (vm.slot, vm.config.clone(), Arc::clone(&vm.port), core::mem::take(&mut vm.trace_exits)));
+        let Some(vm) = manager.by_id(id) else { return Err("the VM is gone".to_string()) };
+        let (slot, config, port) = (vm.slot, vm.config.clone(), Arc::clone(&vm.port));
+        let (traced_exits, watchdog_fired) = (core::mem::take(&mut vm.trace_exits), vm.watchdog_fired);
         drop(manager);
-        let Some((slot, config, port, traced_exits)) = facts else { return Err("the VM is gone".to_string()) };
         let limit_frames = target.unwrap_or(config.memory_bytes) / PAGE_SIZE;
-        let request = BuildRequest { vm: id, slot, config: &config, port, limit_frames, traced_exits };
+        let request = BuildRequest { vm: id, slot, config: &config, port, limit_frames, traced_exits, watchdog_fired };
         Machine::new(self.hypervisor, self.root, &request)
     }
 

@@ -1,9 +1,10 @@
 //! IN and OUT. INS and OUTS are in `string_io.rs`.
 
 use super::cpuid::low_half;
-use super::{Context, Outcome, RawExit, StopReason, stop_unhandled, string_io};
+use super::{Context, Outcome, RawExit, StopReason, rip, stop_unhandled, string_io};
 use crate::bus::Width;
 use crate::device::board::PortWrite;
+use alloc::format;
 
 /// What the exit qualification of an I/O instruction says: SDM volume 3, "Exit Qualification for I/O Instructions".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,5 +86,9 @@ pub(super) fn write(ctx: &mut Context<'_>, port: u16, width: Width, value: u32) 
         PortWrite::PowerOff => Some(StopReason::PowerOff),
         PortWrite::Reset => Some(StopReason::Reset),
         PortWrite::Exit(code) => Some(StopReason::Exit(code)),
+        PortWrite::Panicked => {
+            let report = format!("guest panic: told by the pvpanic port {port:#x}; RIP {:#x}", rip(ctx));
+            Some(StopReason::Crashed(report))
+        }
     }
 }
