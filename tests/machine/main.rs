@@ -15,6 +15,7 @@ mod sched;
 mod smp;
 mod steal;
 mod tiny_guests;
+mod watchdog;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         smp::cases(),
         console::cases(),
         refusals::cases(),
+        watchdog::cases(),
         linux::cases(),
     ];
     lamina_tests::run(cases.into_iter().flatten().collect()).unwrap_or_else(|error| {

@@ -22,7 +22,7 @@ use lamina_core::exit::ExitCounters;
 use lamina_core::exit::replay::Setting;
 use lamina_core::loader::{EntryState, LoadRequest, Module, RamLayout, load};
 use lamina_core::memory::{FrameKind, GuestMemory};
-use lamina_core::vm::Activity;
+use lamina_core::vm::{Activity, Heartbeat};
 use lamina_core::vmx::controls::SecondaryProcBased;
 use lamina_core::x86::CpuState;
 use lamina_core::x86::cpuid::CpuidConfig;
@@ -100,7 +100,9 @@ impl Machine {
             board_wait: u64::MAX,
         };
         let line_wait = hypervisor.us_to_ticks(LINE_WAIT_US);
-        Ok(Self { vm, ram, shared: Mutex::new(shared), slots, line_wait })
+        let limit = |us| Mutex::new(Heartbeat::new(hypervisor.us_to_ticks(us), config.vcpus));
+        let heartbeat = config.watchdog_us.map(limit);
+        Ok(Self { vm, ram, shared: Mutex::new(shared), slots, heartbeat, line_wait })
     }
 }
 
@@ -158,6 +160,7 @@ fn new_vcpu(
         interrupt_status_stale: true,
         steal_before: None,
         steal_ns: 0,
+        sign: false,
     };
     Ok((VcpuTask { hw, context }, apic))
 }

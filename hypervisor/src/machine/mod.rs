@@ -8,10 +8,11 @@
 //! Locks are taken in this order: the manager's, a VM's (`shared`), its serial port's, its RAM's. A vCPU's own (`Slot::task`) is
 //! held by its CPU for the whole turn, and the other locks within it: who holds one of them only tries to take it, except for
 //! the CPU that takes the vCPU out after its turn, when nobody else can want it. `build` makes a machine of a
-//! configuration and its image, `exits` and `interrupts` are the path of a VM exit.
+//! configuration and its image, `exits` and `interrupts` are the path of a VM exit, `heartbeat` looks whether its vCPUs go on.
 
 mod build;
 mod exits;
+mod heartbeat;
 mod interrupts;
 mod vcpu;
 
@@ -28,6 +29,7 @@ use lamina_core::device::board::Board;
 use lamina_core::device::lapic::{ApicBus, VcpuMask};
 use lamina_core::exit::ExitCounters;
 use lamina_core::sched::{CpuId, VcpuId};
+use lamina_core::vm::Heartbeat;
 use lamina_hw::mem::GuestRam;
 use lamina_hw::vmx::VmxRoot;
 use lamina_hw::{apic, time};
@@ -40,6 +42,8 @@ pub(crate) struct Machine {
     ram: GuestRam,
     shared: Mutex<Shared>,
     slots: Vec<Slot>,
+    /// Whether its vCPUs go on, where that is watched. Locked after `shared`.
+    heartbeat: Option<Mutex<Heartbeat>>,
     /// Host ticks that a vCPU waits which has written more than the host's serial line takes.
     line_wait: u64,
 }

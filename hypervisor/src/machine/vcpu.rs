@@ -62,6 +62,8 @@ pub(super) struct Context {
     pub(super) steal_before: Option<u64>,
     /// For how many nanoseconds since then it was ready and did not run.
     pub(super) steal_ns: u64,
+    /// Since its heartbeat was looked at, it exited of its own accord or took an event.
+    pub(super) sign: bool,
 }
 
 /// What a vCPU is to do, once what is due was seen to.
@@ -98,7 +100,7 @@ impl VcpuTask {
             // Where it cannot be written, the guest does without.
             let _ = self.context.cpu.msrs.steal_time.preempted(&mut &machine.ram);
         }
-        end
+        self.beat(machine, hypervisor, turn, root, end)
     }
 
     /// The turn. The VM's lock is held from each exit to the next entry.

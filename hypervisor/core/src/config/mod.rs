@@ -42,6 +42,7 @@
 //! group = "web"                # a name for several VMs together, for `vm stop --group web` and `after`
 //! replicas = 1                 # above 1: makes NAME-1 to NAME-n, in the group NAME if no other is given; 1 if not given
 //! stop_grace = "30s"           # the host's if not given
+//! watchdog = "10s"             # the VM is ended as hung when it shows no sign of life for so long; 1s to 1h; never if not given
 //! format = "auto"              # auto, linux, pvh, multiboot, flat16, flat32 or flat64
 //! load_address = 0x100000      # flat formats only
 //! entry = 0x100000             # flat formats only

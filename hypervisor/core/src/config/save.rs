@@ -85,6 +85,7 @@ impl VmConfig {
             VmKey::Group => quoted(self.group.as_deref()?),
             VmKey::Replicas => self.replicas.to_string(),
             VmKey::StopGrace => quoted(&format_duration_us(self.stop_grace_us?)),
+            VmKey::Watchdog => quoted(&format_duration_us(self.watchdog_us?)),
             VmKey::Format => quoted(&self.format.to_string()),
             VmKey::LoadAddress => address(self.load_address?),
             VmKey::Entry => address(self.entry?),

@@ -26,6 +26,10 @@ pub const VCPUS_MAX: u16 = 64;
 pub const REPLICAS_MAX: u32 = 1000;
 /// The longest grace time of a stop.
 pub(super) const GRACE_MAX_US: u64 = 3_600_000_000;
+/// The shortest heartbeat limit: a vCPU that runs is looked at every 100 ms at the latest, and some looks are needed.
+pub(super) const WATCHDOG_MIN_US: u64 = 1_000_000;
+/// The longest heartbeat limit.
+pub(super) const WATCHDOG_MAX_US: u64 = 3_600_000_000;
 /// The highest cap and reservation: all vCPUs that a VM can have, in percent of a CPU.
 pub(super) const PERCENT_MAX: u32 = VCPUS_MAX as u32 * 100;
 
@@ -59,6 +63,11 @@ pub(super) fn percent(text: &str, what: &'static str, min: u32) -> Result<u32, V
 pub fn grace(text: &str) -> Result<u64, ValueError> {
     let us = parse_duration_us(text)?;
     if us <= GRACE_MAX_US { Ok(us) } else { Err(ValueError::GraceRange) }
+}
+
+pub(super) fn watchdog(text: &str) -> Result<u64, ValueError> {
+    let us = parse_duration_us(text)?;
+    if (WATCHDOG_MIN_US..=WATCHDOG_MAX_US).contains(&us) { Ok(us) } else { Err(ValueError::WatchdogRange) }
 }
 
 pub(super) fn name(text: &str) -> Result<String, ValueError> {

@@ -4,7 +4,7 @@ use super::host::flag;
 use super::units::{parse_address, parse_number};
 use super::value::{
     NAME_LEN_MAX, REPLICAS_MAX, cap, file, format, grace, in_range, memory, name, one_line, percent, priority, quantum,
-    vcpus,
+    vcpus, watchdog,
 };
 use super::{ValueError, keys};
 use crate::loader::Format;
@@ -70,6 +70,8 @@ pub struct VmConfig {
     pub replicas: u32,
     /// How long `vm stop` waits for it, in microseconds; `None` is the host's default.
     pub stop_grace_us: Option<u64>,
+    /// For how long of its own time it may show no sign of life, in microseconds; see [`crate::vm::heartbeat`].
+    pub watchdog_us: Option<u64>,
     /// What the image is.
     pub format: Format,
     /// Where a flat image goes; the loader's default if not given.
@@ -104,6 +106,7 @@ keys! {
         Group = "group" Text,
         Replicas = "replicas" Number,
         StopGrace = "stop_grace" Time,
+        Watchdog = "watchdog" Time,
         Format = "format" Text,
         LoadAddress = "load_address" Number,
         Entry = "entry" Number,
@@ -148,6 +151,7 @@ impl VmConfig {
             group: None,
             replicas: 1,
             stop_grace_us: None,
+            watchdog_us: None,
             format: Format::Auto,
             load_address: None,
             entry: None,
@@ -189,6 +193,7 @@ impl VmConfig {
                 self.replicas = in_range(parse_number(text)?, "the number of replicas", 1, REPLICAS_MAX)?
             }
             VmKey::StopGrace => self.stop_grace_us = Some(grace(text)?),
+            VmKey::Watchdog => self.watchdog_us = Some(watchdog(text)?),
             VmKey::Format => self.format = format(text)?,
             VmKey::LoadAddress => self.load_address = Some(parse_address(text)?),
             VmKey::Entry => self.entry = Some(parse_address(text)?),

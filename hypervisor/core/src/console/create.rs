@@ -30,6 +30,7 @@ const CREATE: &[(Opt, VmKey)] = &[
     (option("--group", "GROUP", Kind::Group, false), VmKey::Group),
     (option("--after", "NAMES", Kind::Names, false), VmKey::After),
     (option("--stop-grace", "TIME", Kind::Other, false), VmKey::StopGrace),
+    (option("--watchdog", "TIME", Kind::Other, false), VmKey::Watchdog),
     (option("--format", "FORMAT", Kind::Format, false), VmKey::Format),
     (option("--load-address", "ADDRESS", Kind::Other, false), VmKey::LoadAddress),
     (option("--entry", "ADDRESS", Kind::Other, false), VmKey::Entry),

@@ -49,6 +49,7 @@ after = ["db"]
 group = "web"
 replicas = 2
 stop_grace = "1s"
+watchdog = "10s"
 
 [[vm]]
 name = "flat"
@@ -103,6 +104,7 @@ fn every_key_is_taken() {
     linux.group = Some("web".into());
     linux.replicas = 2;
     linux.stop_grace_us = Some(1_000_000);
+    linux.watchdog_us = Some(10_000_000);
     let mut flat = VmConfig::new("flat", "boot.bin").unwrap();
     flat.memory_bytes = 1 << 20;
     flat.order = 5;
@@ -125,7 +127,7 @@ fn what_is_not_given_has_its_documented_default() {
     assert_eq!((vm.format, vm.load_address, vm.entry, vm.initrd.as_ref()), (Format::Auto, None, None, None));
     assert_eq!((vm.memory_min(), vm.memory_max(), vm.balloon, vm.steal_time), (64 << 20, 64 << 20, true, true));
     assert_eq!((vm.vcpus, vm.weight, vm.cap_percent, vm.reservation_percent, vm.priority), (1, 100, None, 0, 50));
-    assert_eq!((vm.affinity, vm.replicas, vm.stop_grace_us), (CpuSet::ALL, 1, None));
+    assert_eq!((vm.affinity, vm.replicas, vm.stop_grace_us, vm.watchdog_us), (CpuSet::ALL, 1, None, None));
     assert_eq!((vm.after.as_slice(), vm.group.as_ref()), (&[] as &[String], None));
     let host = &config.host;
     assert_eq!((host.cpus, host.overcommit_percent, host.stop_grace_us), (None, 100, 30_000_000));
@@ -163,6 +165,7 @@ fn the_documented_file_is_one() {
         (VmKey::After, "db"),
         (VmKey::Group, "web"),
         (VmKey::StopGrace, "30s"),
+        (VmKey::Watchdog, "10s"),
     ] {
         expected.set(key, value).unwrap();
     }
@@ -313,16 +316,20 @@ fn set_image() -> impl proptest::strategy::Strategy<Value = VmConfig> {
 /// Keys of memory and of starting and stopping.
 fn set_memory(vm: VmConfig) -> impl proptest::strategy::Strategy<Value = VmConfig> {
     let pages = (256u64..1 << 28, proptest::option::of(any::<u64>()), proptest::option::of(any::<u64>()));
-    let life = (any::<u32>(), any::<bool>(), any::<bool>(), proptest::option::of(0u64..=3_600_000_000));
-    (pages, life).prop_map(move |((pages, min, max), (order, autostart, balloon, stop_grace_us))| VmConfig {
-        memory_bytes: pages * 4096,
-        memory_min_bytes: min.map(|min| (256 + min % (pages - 255)) * 4096),
-        memory_max_bytes: max.map(|max| (pages + max % ((1 << 28) - pages + 1)) * 4096),
-        order,
-        autostart,
-        balloon,
-        stop_grace_us,
-        ..vm.clone()
+    let times = (proptest::option::of(0u64..=3_600_000_000), proptest::option::of(1_000_000u64..=3_600_000_000));
+    let life = (any::<u32>(), any::<bool>(), any::<bool>(), times);
+    (pages, life).prop_map(move |((pages, min, max), (order, autostart, balloon, (stop_grace_us, watchdog_us)))| {
+        VmConfig {
+            memory_bytes: pages * 4096,
+            memory_min_bytes: min.map(|min| (256 + min % (pages - 255)) * 4096),
+            memory_max_bytes: max.map(|max| (pages + max % ((1 << 28) - pages + 1)) * 4096),
+            order,
+            autostart,
+            balloon,
+            stop_grace_us,
+            watchdog_us,
+            ..vm.clone()
+        }
     })
 }
 

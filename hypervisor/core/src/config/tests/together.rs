@@ -123,6 +123,8 @@ fn the_limits_of_a_share_are_told() {
         ("memory_max = '63M'", "memory_max = '63M': memory_max is at least memory, which is 64M here"),
         ("stop_grace = '2h'", "stop_grace = '2h': not a time; write a number with us, ms or s, such as \"10ms\""),
         ("stop_grace = '3601s'", "stop_grace = '3601s': a grace time is 0s to 3600s"),
+        ("watchdog = '999ms'", "watchdog = '999ms': a watchdog is 1s to 3600s"),
+        ("watchdog = '3601s'", "watchdog = '3601s': a watchdog is 1s to 3600s"),
         ("after = 'db'", "after = 'db': write an array of strings, such as [\"ONE\", \"TWO\"]"),
     ] {
         let error = Config::parse(&file(&[("web", keys)])).unwrap_err().message;

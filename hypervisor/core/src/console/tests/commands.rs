@@ -149,7 +149,7 @@ fn an_error_says_what_to_type() {
     let create = "usage: vm create NAME --image FILE [--replicas N] [--vcpus N] [--memory SIZE] [--memory-min SIZE] \
                   [--memory-max SIZE] [--balloon BOOL] [--steal-time BOOL] [--cmdline TEXT] [--initrd FILE] [--module FILE] \
                   [--quantum TIME] [--weight N] [--cap PERCENT] [--reservation PERCENT] [--priority N] \
-                  [--affinity CPUS] [--group GROUP] [--after NAMES] [--stop-grace TIME] [--format FORMAT] \
+                  [--affinity CPUS] [--group GROUP] [--after NAMES] [--stop-grace TIME] [--watchdog TIME] [--format FORMAT] \
                   [--load-address ADDRESS] [--entry ADDRESS] [--json]";
     let start = "usage: vm start [NAME...] [--group GROUP] [--all] [--json]";
     let stop = "usage: vm stop [NAME...] [--group GROUP] [--all] [--force] [--grace TIME] [--json]";

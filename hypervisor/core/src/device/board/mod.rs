@@ -12,7 +12,7 @@ pub mod spec;
 mod tests;
 
 use super::ioapic::IoApic;
-use super::lapic::ApicMessage;
+use super::lapic::{ApicMessage, DeliveryMode};
 use super::pci::PciHost;
 use super::pic::PicPair;
 use super::pit::Pit;
@@ -27,6 +27,7 @@ use super::watchdog::Watchdog;
 use crate::bus::Width;
 use crate::memory::{GuestMemory, GuestPhysAddr, MemoryError};
 use crate::time::TickClock;
+use crate::vm::heartbeat::Sources;
 use spec::*;
 
 /// What the board of a VM is built from.
@@ -220,6 +221,16 @@ impl Board {
     #[must_use]
     pub fn pic_pending(&self) -> bool {
         self.pics.pending()
+    }
+
+    /// What can interrupt a vCPU: whether a device's interrupt is not masked, and whether one is sent in a way that vCPUs cannot
+    /// mask. The PIC counts where `extint` says that its output is let in.
+    #[must_use]
+    pub fn interrupt_sources(&self, extint: bool) -> Sources {
+        Sources {
+            interrupt: extint && self.pics.is_open() || self.ioapic.sends(|_| true),
+            nmi: self.ioapic.sends(|mode| !mode.has_vector() && mode != DeliveryMode::ExtInt),
+        }
     }
 
     /// The CPU's interrupt acknowledge to the PIC: the vector.
