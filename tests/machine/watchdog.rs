@@ -4,6 +4,8 @@
 use anyhow::{Result, ensure};
 use lamina_tests::{Bench, Case, Session, field, pass_time, reply};
 
+use crate::linux::{self, TUNED, ask, attach};
+
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::bios("watchdog::a_panic_is_told", panics),
@@ -12,6 +14,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::bios("watchdog::the_heartbeat_finds_the_dead", dead),
         Case::bios("watchdog::the_heartbeat_leaves_the_living_alone", alive),
         Case::bios("watchdog::a_pause_is_no_silence", paused),
+        Case::bios("watchdog::linux_stops_feeding_and_then_panics", linux_drivers),
     ]
 }
 
@@ -116,4 +119,52 @@ fn paused(bench: &Bench) -> Result<()> {
     session.send("vm resume halt")?;
     session.expect("vm halt: crashed: heartbeat: no sign of life for 2")?;
     session.power_off()
+}
+
+/// Stock Linux with its own drivers, in two lives: its watchdog is fed, and then no more; after that it knows why it was started
+/// anew, and panics. The heartbeat rule watches all of it and finds nothing to say.
+fn linux_drivers(bench: &Bench) -> Result<()> {
+    let config = format!(
+        "[[vm]]\nname = \"linux\"\nimage = \"linux/vmlinux\"\ninitrd = \"linux/initramfs.cpio.gz\"\n\
+         cmdline = \"{TUNED}\"\nmemory = \"128M\"\nwatchdog = \"5s\"\n"
+    );
+    let mut session = bench.machine().memory_mib(640).config(&config).boot()?;
+    load_drivers(&mut session)?;
+    let found = ask(&mut session, "cd /sys/class/watchdog/watchdog0; cat identity bootstatus")?;
+    ensure!(found.contains("wdat_wdt") && found.lines().any(|line| line == "0"), "the watchdog is not as new: {found}");
+    ask(&mut session, "busybox watchdog -T 2 -t 1 /dev/watchdog")?;
+    ask(&mut session, "sleep 6")?;
+    let state = ask(&mut session, "cat state timeout")?;
+    ensure!(state.contains("active") && state.lines().any(|line| line == "2"), "it is not armed: {state}");
+    session.send("busybox killall -STOP watchdog")?;
+    session.expect("vm linux: crashed: watchdog: the guest did not feed it within 2000 ms")?;
+    detach(&mut session)?;
+
+    session.command("vm start linux")?;
+    load_drivers(&mut session)?;
+    // WDIOF_CARDRESET.
+    let found = ask(&mut session, "cat /sys/class/watchdog/watchdog0/bootstatus")?;
+    ensure!(found.lines().any(|line| line == "32"), "Linux does not know that its watchdog fired: {found}");
+    let events = ask(&mut session, "cat /sys/bus/platform/devices/QEMU0001:00/events")?;
+    ensure!(events.lines().any(|line| line == "0x3"), "Linux does not tell both events: {events}");
+    session.send("echo c > /proc/sysrq-trigger")?;
+    session.expect("vm linux: crashed: guest panic: told by the pvpanic port 0x505; RIP")?;
+    detach(&mut session)?;
+    session.power_off()
+}
+
+/// Loads the drivers from the shell of the guest that is booting.
+fn load_drivers(session: &mut Session) -> Result<()> {
+    session.expect("linux| verdict: pass linux shell")?;
+    attach(session)?;
+    let loaded = ask(session, "cd /lib/modules; for m in $(cat on-demand); do insmod $m.ko; done")?;
+    ensure!(!loaded.contains("insmod:"), "a driver cannot be loaded: {loaded}");
+    Ok(())
+}
+
+fn detach(session: &mut Session) -> Result<()> {
+    session.send_bytes(linux::DETACH)?;
+    session.send("")?;
+    session.expect(xtask::machine::PROMPT)?;
+    Ok(())
 }

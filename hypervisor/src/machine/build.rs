@@ -102,7 +102,7 @@ impl Machine {
         let line_wait = hypervisor.us_to_ticks(LINE_WAIT_US);
         let limit = |us| Mutex::new(Heartbeat::new(hypervisor.us_to_ticks(us), config.vcpus));
         let heartbeat = config.watchdog_us.map(limit);
-        Ok(Self { vm, ram, shared: Mutex::new(shared), slots, heartbeat, line_wait })
+        Ok(Self { vm, ram, shared: Mutex::new(shared), slots, heartbeat, watch: Mutex::default(), line_wait })
     }
 }
 

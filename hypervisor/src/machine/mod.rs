@@ -15,9 +15,11 @@ mod exits;
 mod heartbeat;
 mod interrupts;
 mod vcpu;
+mod watch;
 
 pub(crate) use build::BuildRequest;
 pub(crate) use vcpu::{SliceEnd, VcpuTask};
+use watch::Watch;
 
 use crate::hypervisor::Hypervisor;
 use crate::manager::Turn;
@@ -44,6 +46,7 @@ pub(crate) struct Machine {
     slots: Vec<Slot>,
     /// Whether its vCPUs go on, where that is watched. Locked after `shared`.
     heartbeat: Option<Mutex<Heartbeat>>,
+    watch: Mutex<Watch>,
     /// Host ticks that a vCPU waits which has written more than the host's serial line takes.
     line_wait: u64,
 }

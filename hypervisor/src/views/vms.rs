@@ -4,14 +4,15 @@ use super::memory::frames;
 use crate::hypervisor::Hypervisor;
 use crate::manager::Manager;
 use crate::vm::Vm;
+use crate::vmm::reason_name;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use lamina_core::console::view::{ReasonRow, StatsView, VcpuRow, VmInfoView, VmListView, VmRow, VmStats};
+use lamina_core::console::view::{ReasonRow, StatsView, SuspectView, VcpuRow, VmInfoView, VmListView, VmRow, VmStats};
 use lamina_core::exit::ExitCounters;
 use lamina_core::memory::PAGE_SIZE;
 use lamina_core::sched::VcpuId;
-use lamina_core::vmx::ExitReason;
+use lamina_core::vm::exit_model::Suspicion;
 use lamina_hw::time;
 
 /// `vm list`.
@@ -75,7 +76,15 @@ pub(crate) fn vm_info(hypervisor: &Hypervisor, manager: &Manager, id: u32) -> Op
         starts: vm.starts,
         frames: frames(vm.slot),
         serial_bytes: vm.port.lock().log().written(),
+        watchdog_us: config.watchdog_us,
+        suspect: vm.machine.as_ref().and_then(|machine| machine.suspicion()).map(suspect),
+        crash_kernel: vm.machine.as_ref().is_some_and(|machine| machine.crash_loaded()),
     })
+}
+
+fn suspect(suspicion: Suspicion) -> SuspectView {
+    let Suspicion { reason, per_s, usual_per_s, log2_odds } = suspicion;
+    SuspectView { reason: reason_name(reason), per_s, usual_per_s, log2_odds }
 }
 
 fn vcpu_row(hypervisor: &Hypervisor, manager: &Manager, vm: &Vm, vcpu: VcpuId) -> Option<VcpuRow> {
@@ -108,10 +117,7 @@ fn vm_stats(vm: &Vm) -> VmStats {
 }
 
 fn reasons(counters: &ExitCounters) -> Vec<ReasonRow> {
-    let name = |number: usize| {
-        let reason = u16::try_from(number).ok().and_then(ExitReason::from_basic);
-        reason.map_or_else(|| format!("reason {number}"), |reason| reason.name().into())
-    };
+    let name = |number: usize| u16::try_from(number).map(reason_name).unwrap_or_default();
     let mut rows: Vec<ReasonRow> = counters
         .by_reason()
         .iter()

@@ -389,5 +389,8 @@ impl Vmm<'_> {
         if self.hypervisor.manager.lock().memory_look_at.is_some_and(due) {
             self.look_for_memory();
         }
+        if due(self.hypervisor.manager.lock().exits_look_at) {
+            self.look_at_exits();
+        }
     }
 }

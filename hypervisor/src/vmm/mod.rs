@@ -7,12 +7,15 @@
 //! - `define`: creating VMs, and changing what they are given
 //! - `life`: starting, pausing, ending, and what guests do of their own accord
 //! - `memory`: carrying out what the allocator decides
+//! - `watch`: looking at what they do
 
 mod define;
 mod life;
 mod memory;
+mod watch;
 
 pub(crate) use memory::{allocator, count_memory};
+pub(crate) use watch::reason_name;
 
 use crate::hypervisor::Hypervisor;
 use crate::vm::Vm;
