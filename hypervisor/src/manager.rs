@@ -29,6 +29,8 @@ pub(crate) struct Manager {
     pub(crate) allocator: Allocator,
     /// The host TSC at which memory is to be looked after; see `Vmm::look_for_memory`.
     pub(crate) memory_look_at: Option<u64>,
+    /// The host TSC at which a window of the exit models ends; see `Vmm::look_at_exits`.
+    pub(crate) exits_look_at: u64,
     /// Microseconds of uptime at which guests' use of memory was last measured.
     pub(crate) sampled_at_us: u64,
     last_id: u32,
@@ -88,6 +90,7 @@ impl Manager {
             appointments: BTreeSet::new(),
             allocator,
             memory_look_at: None,
+            exits_look_at: 0,
             sampled_at_us: 0,
             last_id: 0,
         }
@@ -242,7 +245,13 @@ impl Manager {
 
     /// When the boot CPU has something to look after, though nothing happened.
     pub(crate) fn next_appointment(&self) -> Option<u64> {
-        self.appointments.first().map(|&(at, _)| at).into_iter().chain(self.memory_look_at).min()
+        self.appointments
+            .first()
+            .map(|&(at, _)| at)
+            .into_iter()
+            .chain(self.memory_look_at)
+            .chain([self.exits_look_at])
+            .min()
     }
 
     /// What this CPU does next. A turn ends when another vCPU's timer is due here, too.

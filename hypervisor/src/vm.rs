@@ -53,6 +53,8 @@ pub(crate) struct Vm {
     pub(crate) press_later: Option<u64>,
     /// How many exits its next start prints as records.
     pub(crate) trace_exits: u32,
+    /// Its watchdog ended its last life, which its next one is told.
+    pub(crate) watchdog_fired: bool,
     typed: VecDeque<u8>,
 }
 
@@ -81,6 +83,7 @@ impl Vm {
             stop_by: None,
             press_later: None,
             trace_exits: 0,
+            watchdog_fired: false,
             typed: VecDeque::new(),
         }
     }
@@ -110,6 +113,7 @@ impl Vm {
     pub(crate) fn take_machine(&mut self) -> Option<Arc<Machine>> {
         let machine = self.machine.take()?;
         self.past_counters = machine.counters();
+        self.watchdog_fired = machine.watchdog_fired();
         Some(machine)
     }
 

@@ -53,7 +53,8 @@ fn boot(bench: &Bench, cpus: u32) -> Result<Session> {
 }
 
 fn create(session: &mut Session, name: &str, kind: &str, options: &str) -> Result<()> {
-    let answer = session.command(&format!("vm create {name} --image fault --memory 4M --cmdline '{kind}' {options}"))?;
+    let answer =
+        session.command(&format!("vm create {name} --image fault --memory 4M --cmdline '{kind}' {options}"))?;
     ensure!(!answer.contains("error: "), "{name} was not created: {answer}");
     Ok(())
 }
@@ -218,7 +219,10 @@ fn restart(bench: &Bench) -> Result<()> {
         let begun = number(&pair[1], "/at_us")? - number(&pair[1], "/vm_uptime_us")?;
         let waited = begun - number(&pair[0], "/at_us")?;
         // The build takes some time besides.
-        ensure!((backoff_us..2 * backoff_us).contains(&waited), "{waited} us for a back-off of {backoff_us} us: {faults}");
+        ensure!(
+            (backoff_us..2 * backoff_us).contains(&waited),
+            "{waited} us for a back-off of {backoff_us} us: {faults}"
+        );
     }
     let actions: Vec<_> = reports.iter().map(|row| &row["action"]).collect();
     let expected = ["100ms (restart 1", "200ms (restart 2", "400ms (restart 3", "it was restarted 3 in 60s"];
@@ -321,7 +325,12 @@ fn reset_loop(bench: &Bench) -> Result<()> {
 fn dependencies(bench: &Bench) -> Result<()> {
     let mut session = boot(bench, 2)?;
     create(&mut session, "db", "kind=triple-fault after_ms=300", "--on-fault stop")?;
-    create(&mut session, "web", "kind=triple-fault after_ms=600", "--on-fault restart --after db --restart-limit '9 in 60s'")?;
+    create(
+        &mut session,
+        "web",
+        "kind=triple-fault after_ms=600",
+        "--on-fault restart --after db --restart-limit '9 in 60s'",
+    )?;
     session.command("vm create cache --image spin --memory 4M --after db")?;
     session.send("vm start web cache")?;
     session.expect("vm db: crashed: ")?;

@@ -18,6 +18,7 @@ mod security;
 mod smp;
 mod steal;
 mod tiny_guests;
+mod watchdog;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         console::cases(),
         refusals::cases(),
         security::cases(),
+        watchdog::cases(),
         linux::cases(),
     ];
     lamina_tests::run(cases.into_iter().flatten().collect()).unwrap_or_else(|error| {

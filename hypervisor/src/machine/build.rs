@@ -23,7 +23,7 @@ use lamina_core::exit::replay::Setting;
 use lamina_core::fault::ExitTrail;
 use lamina_core::loader::{EntryState, LoadRequest, Module, RamLayout, load};
 use lamina_core::memory::{FrameKind, GuestMemory};
-use lamina_core::vm::Activity;
+use lamina_core::vm::{Activity, Heartbeat};
 use lamina_core::vmx::controls::SecondaryProcBased;
 use lamina_core::x86::CpuState;
 use lamina_core::x86::cpuid::CpuidConfig;
@@ -50,6 +50,8 @@ pub(crate) struct BuildRequest<'a> {
     pub(crate) limit_frames: u64,
     /// How many of vCPU 0's exits are printed as records.
     pub(crate) traced_exits: u32,
+    /// Its watchdog ended its life before this one.
+    pub(crate) watchdog_fired: bool,
 }
 
 impl Machine {
@@ -87,6 +89,7 @@ impl Machine {
             boot_time_unix_s,
             ioapic_id: ioapic_id(u32::from(config.vcpus)),
             balloon: config.balloon,
+            watchdog_fired: request.watchdog_fired,
         });
         let mut counters = ExitCounters::new();
         counters.missed.limit = config.access_loop.unwrap_or(u64::MAX);
@@ -100,7 +103,9 @@ impl Machine {
             board_wait: u64::MAX,
         };
         let line_wait = hypervisor.us_to_ticks(LINE_WAIT_US);
-        Ok(Self { vm, ram, shared: Mutex::new(shared), slots, line_wait })
+        let limit = |us| Mutex::new(Heartbeat::new(hypervisor.us_to_ticks(us), config.vcpus));
+        let heartbeat = config.watchdog_us.map(limit);
+        Ok(Self { vm, ram, shared: Mutex::new(shared), slots, heartbeat, watch: Mutex::default(), line_wait })
     }
 }
 
@@ -159,6 +164,7 @@ fn new_vcpu(
         interrupt_status_stale: true,
         steal_before: None,
         steal_ns: 0,
+        sign: false,
     };
     Ok((VcpuTask { hw, context }, apic))
 }

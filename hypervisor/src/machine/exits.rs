@@ -80,9 +80,12 @@ impl Context {
         }
         let mut busy = false;
         match reason {
-            Some(ExitReason::Cpuid | ExitReason::ExternalInterrupt | ExitReason::PreemptionTimer) => {}
+            Some(ExitReason::ExternalInterrupt | ExitReason::PreemptionTimer) => {}
+            Some(ExitReason::Cpuid) => self.sign = true,
+            // A guest that spins, which is no sign of life.
+            Some(ExitReason::Pause) => self.interrupt_status_stale = true,
             Some(ExitReason::IoInstruction) => {
-                self.interrupt_status_stale = true;
+                (self.interrupt_status_stale, self.sign) = (true, true);
                 let Shared { board, port, .. } = &mut *shared;
                 let mut wrote = false;
                 board.serial_output(|bytes| {
@@ -91,7 +94,7 @@ impl Context {
                 });
                 busy = wrote && logger::is_full();
             }
-            _ => self.interrupt_status_stale = true,
+            _ => (self.interrupt_status_stale, self.sign) = (true, true),
         }
         let handled = self.apply(outcome, exit, vmcs, machine, shared);
         if busy && handled.is_continue() {

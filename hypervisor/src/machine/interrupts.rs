@@ -136,14 +136,14 @@ impl Context {
         let mut taken = false;
         if let Some(event) = self.pending.take() {
             vmcs.inject(event);
-            taken = true;
+            (taken, self.sign) = (true, true);
         }
         if apic.nmi_pending() {
             const BLOCKING_NMI: u64 = 0b1011;
             if !taken && vmcs.read(GuestField::InterruptibilityState) & BLOCKING_NMI == 0 {
                 apic.take_nmi();
                 vmcs.inject(Event::NMI);
-                taken = true;
+                (taken, self.sign) = (true, true);
             }
             vmcs.set_nmi_window_exiting(apic.nmi_pending());
         } else {
@@ -153,6 +153,7 @@ impl Context {
         let vector = if external || virtual_delivery { None } else { apic.pending_vector() };
         let mut waiting = external || vector.is_some() || self.deferred.is_some();
         if waiting && !taken && can_take_interrupt(vmcs) {
+            self.sign = true;
             if let Some(event) = self.deferred.take() {
                 vmcs.inject(event);
                 vmcs.set_interrupt_window_exiting(external || vector.is_some());

@@ -8,15 +8,18 @@
 //! Locks are taken in this order: the manager's, a VM's (`shared`), its serial port's, its RAM's. A vCPU's own (`Slot::task`) is
 //! held by its CPU for the whole turn, and the other locks within it: who holds one of them only tries to take it, except for
 //! the CPU that takes the vCPU out after its turn, when nobody else can want it. `build` makes a machine of a
-//! configuration and its image, `exits` and `interrupts` are the path of a VM exit.
+//! configuration and its image, `exits` and `interrupts` are the path of a VM exit, `heartbeat` looks whether its vCPUs go on.
 
 mod build;
 mod exits;
+mod heartbeat;
 mod interrupts;
 mod vcpu;
+mod watch;
 
 pub(crate) use build::BuildRequest;
 pub(crate) use vcpu::{SliceEnd, VcpuTask};
+use watch::Watch;
 
 use crate::hypervisor::Hypervisor;
 use crate::manager::Turn;
@@ -29,6 +32,7 @@ use lamina_core::device::lapic::{ApicBus, VcpuMask};
 use lamina_core::exit::ExitCounters;
 use lamina_core::fault::Capture;
 use lamina_core::sched::{CpuId, VcpuId};
+use lamina_core::vm::Heartbeat;
 use lamina_hw::mem::GuestRam;
 use lamina_hw::vmx::VmxRoot;
 use lamina_hw::{apic, time};
@@ -41,6 +45,9 @@ pub(crate) struct Machine {
     ram: GuestRam,
     shared: Mutex<Shared>,
     slots: Vec<Slot>,
+    /// Whether its vCPUs go on, where that is watched. Locked after `shared`.
+    heartbeat: Option<Mutex<Heartbeat>>,
+    watch: Mutex<Watch>,
     /// Host ticks that a vCPU waits which has written more than the host's serial line takes.
     line_wait: u64,
 }
@@ -197,6 +204,11 @@ impl Machine {
         for slot in &self.slots {
             slot.clock_changed.store(true, Ordering::SeqCst);
         }
+    }
+
+    /// Whether the guest's watchdog has fired.
+    pub(crate) fn watchdog_fired(&self) -> bool {
+        self.shared.lock().board.watchdog_fired().is_some()
     }
 
     /// What was counted of all vCPUs' exits.

@@ -66,6 +66,8 @@ pub(super) struct Context {
     pub(super) steal_before: Option<u64>,
     /// For how many nanoseconds since then it was ready and did not run.
     pub(super) steal_ns: u64,
+    /// Since its heartbeat was looked at, it exited of its own accord or took an event.
+    pub(super) sign: bool,
 }
 
 /// What a vCPU is to do, once what is due was seen to.
@@ -80,8 +82,8 @@ pub(super) enum Next {
         /// The host TSC at which a timer of its own ends that.
         wake_at: Option<u64>,
     },
-    /// Have the VM reset.
-    ResetVm,
+    /// The VM is over.
+    Stop(StopReason),
 }
 
 impl VcpuTask {
@@ -98,13 +100,13 @@ impl VcpuTask {
     ) -> SliceEnd {
         self.context.kept_waiting(turn.steal, hypervisor);
         let mut end = self.turn(machine, hypervisor, turn.cpu, root, until, told);
-        match &mut end {
-            SliceEnd::Preempted | SliceEnd::Yielded => {
-                // Where it cannot be written, the guest does without.
-                let _ = self.context.cpu.msrs.steal_time.preempted(&mut &machine.ram);
-            }
-            SliceEnd::Stopped(StopReason::Fault(fault)) => fault.capture = self.capture(machine, root),
-            _ => {}
+        if matches!(end, SliceEnd::Preempted | SliceEnd::Yielded) {
+            // Where it cannot be written, the guest does without.
+            let _ = self.context.cpu.msrs.steal_time.preempted(&mut &machine.ram);
+        }
+        end = self.beat(machine, hypervisor, turn, root, end);
+        if let SliceEnd::Stopped(StopReason::Fault(fault)) = &mut end {
+            fault.capture = self.capture(machine, root);
         }
         end
     }
@@ -136,7 +138,7 @@ impl VcpuTask {
                     continue;
                 }
                 Next::Wait { wake_at } => return SliceEnd::Halted { wake_at },
-                Next::ResetVm => return SliceEnd::Stopped(StopReason::Reset),
+                Next::Stop(reason) => return SliceEnd::Stopped(reason),
             }
             let host_now = time::now();
             if host_now >= until || cpus::is_to_decide(cpu) {
@@ -220,6 +222,9 @@ impl Context {
         }
         let now = time::now().wrapping_sub(shared.origin);
         *told |= self.service(shared, now);
+        if let Some(period_ms) = shared.board.watchdog_fired() {
+            return Next::Stop(explain_watchdog(period_ms));
+        }
         self.next(shared)
     }
 
@@ -228,7 +233,7 @@ impl Context {
         let Some(apic) = shared.apics.local(usize::from(self.index)) else { return Next::Wait { wake_at: None } };
         match self.activity.signal(bootstrap, apic.take_init(), apic.take_sipi()) {
             Signal::None => {}
-            Signal::ResetVm => return Next::ResetVm,
+            Signal::ResetVm => return Next::Stop(StopReason::Reset),
             Signal::Reset => {
                 apic.init();
                 return Next::Restart(EntryState::reset());
@@ -255,6 +260,11 @@ impl Context {
         vmcs.set_entry_state(state);
         vmcs.flush_tlb();
     }
+}
+
+#[cold]
+fn explain_watchdog(period_ms: u32) -> StopReason {
+    StopReason::fault(FaultKind::Watchdog, format!("watchdog: the guest did not feed it within {period_ms} ms"))
 }
 
 #[cold]

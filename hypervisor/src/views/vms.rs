@@ -6,9 +6,11 @@ use crate::manager::Manager;
 use crate::vm::Vm;
 use alloc::format;
 use alloc::string::ToString;
-use lamina_core::console::view::{ReasonRow, StatsView, VcpuRow, VmInfoView, VmListView, VmRow, VmStats};
+use lamina_core::console::view::{ReasonRow, StatsView, SuspectView, VcpuRow, VmInfoView, VmListView, VmRow, VmStats};
+use lamina_core::exit::reason_name;
 use lamina_core::memory::PAGE_SIZE;
 use lamina_core::sched::VcpuId;
+use lamina_core::vm::exit_model::Suspicion;
 use lamina_hw::time;
 
 /// `vm list`.
@@ -77,7 +79,15 @@ pub(crate) fn vm_info(hypervisor: &Hypervisor, manager: &Manager, id: u32) -> Op
         starts: vm.starts,
         frames: frames(vm.slot),
         serial_bytes: vm.port.lock().log().written(),
+        watchdog_us: config.watchdog_us,
+        suspect: vm.machine.as_ref().and_then(|machine| machine.suspicion()).map(suspect),
+        crash_kernel: vm.machine.as_ref().is_some_and(|machine| machine.crash_loaded()),
     })
+}
+
+fn suspect(suspicion: Suspicion) -> SuspectView {
+    let Suspicion { reason, per_s, usual_per_s, log2_odds } = suspicion;
+    SuspectView { reason: reason_name(reason.into()), per_s, usual_per_s, log2_odds }
 }
 
 fn vcpu_row(hypervisor: &Hypervisor, manager: &Manager, vm: &Vm, vcpu: VcpuId) -> Option<VcpuRow> {

@@ -95,8 +95,11 @@ impl Vmm<'_> {
     /// Starts VMs, after what they come after. All of them, or none.
     fn start(&mut self, ids: &[u32]) -> Result<Vec<String>, String> {
         let manager = self.hypervisor.manager.lock();
-        let vms: Vec<(u32, VmConfig, bool)> =
-            manager.vms.iter().map(|vm| (vm.id, vm.config.clone(), vm.state.is_alive() && !vm.state.is_down())).collect();
+        let vms: Vec<(u32, VmConfig, bool)> = manager
+            .vms
+            .iter()
+            .map(|vm| (vm.id, vm.config.clone(), vm.state.is_alive() && !vm.state.is_down()))
+            .collect();
         drop(manager);
         let configs: Vec<VmConfig> = vms.iter().map(|(_, config, _)| config.clone()).collect();
         let wanted = vms.iter().enumerate().filter(|(_, (id, ..))| ids.contains(id)).map(|(index, _)| index);
@@ -234,13 +237,12 @@ impl Vmm<'_> {
         check_heap()?;
         let mut manager = self.hypervisor.manager.lock();
         let target = manager.allocator.target_bytes(id);
-        let facts = manager
-            .by_id(id)
-            .map(|vm| (vm.slot, vm.config.clone(), Arc::clone(&vm.port), core::mem::take(&mut vm.trace_exits)));
+        let Some(vm) = manager.by_id(id) else { return Err("the VM is gone".to_string()) };
+        let (slot, config, port) = (vm.slot, vm.config.clone(), Arc::clone(&vm.port));
+        let (traced_exits, watchdog_fired) = (core::mem::take(&mut vm.trace_exits), vm.watchdog_fired);
         drop(manager);
-        let Some((slot, config, port, traced_exits)) = facts else { return Err("the VM is gone".to_string()) };
         let limit_frames = target.unwrap_or(config.memory_bytes) / PAGE_SIZE;
-        let request = BuildRequest { vm: id, slot, config: &config, port, limit_frames, traced_exits };
+        let request = BuildRequest { vm: id, slot, config: &config, port, limit_frames, traced_exits, watchdog_fired };
         Machine::new(self.hypervisor, self.root, &request)
     }
 
@@ -373,6 +375,9 @@ impl Vmm<'_> {
         self.restart_those_due();
         if self.hypervisor.manager.lock().memory_look_at.is_some_and(due) {
             self.look_for_memory();
+        }
+        if due(self.hypervisor.manager.lock().exits_look_at) {
+            self.look_at_exits();
         }
     }
 }

@@ -8,11 +8,13 @@
 //! - `life`: starting, pausing, ending, and what guests do of their own accord
 //! - `faults`: guests that cannot go on, and those that reset themselves
 //! - `memory`: carrying out what the allocator decides
+//! - `watch`: looking at what they do
 
 mod define;
 mod faults;
 mod life;
 mod memory;
+mod watch;
 
 pub(crate) use faults::waits_for;
 pub(crate) use memory::{allocator, count_memory};

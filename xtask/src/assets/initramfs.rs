@@ -19,7 +19,7 @@ const COMMANDS: [&str; 43] = [
 ];
 
 /// The archive as a kernel unpacks it: cpio "newc" in gzip.
-pub(super) fn build(busybox: &[u8], modules: &[Module]) -> Result<Vec<u8>> {
+pub(super) fn build(busybox: &[u8], modules: &[Module], on_demand: &[Module]) -> Result<Vec<u8>> {
     let mut archive = Archive { output: Vec::new(), inode: 0 };
     for folder in ["bin", "dev", "lib", "lib/modules", "proc", "root", "sys", "tmp"] {
         archive.add(folder, ModeFileType::Directory, 0o755, &[])?;
@@ -30,12 +30,14 @@ pub(super) fn build(busybox: &[u8], modules: &[Module]) -> Result<Vec<u8>> {
     for command in COMMANDS {
         archive.add(&format!("bin/{command}"), ModeFileType::Symlink, 0o777, b"busybox")?;
     }
-    for Module { name, bytes } in modules {
+    for Module { name, bytes } in modules.iter().chain(on_demand) {
         archive.add(&format!("lib/modules/{name}.ko"), ModeFileType::Regular, 0o644, bytes)?;
     }
-    // `/init` loads them in this order.
-    let order: String = modules.iter().map(|module| format!("{}\n", module.name)).collect();
-    archive.add("lib/modules/order", ModeFileType::Regular, 0o644, order.as_bytes())?;
+    // `/init` loads those of the first list, in this order.
+    for (list, modules) in [("order", modules), ("on-demand", on_demand)] {
+        let names: String = modules.iter().map(|module| format!("{}\n", module.name)).collect();
+        archive.add(&format!("lib/modules/{list}"), ModeFileType::Regular, 0o644, names.as_bytes())?;
+    }
     archive.add("init", ModeFileType::Regular, 0o755, INIT.as_bytes())?;
     let output = trailer(archive.output).context("cannot finish the initramfs")?;
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -82,7 +84,7 @@ mod tests {
     #[test]
     fn the_archive_holds_what_a_boot_needs() {
         let module = |name: &str| Module { name: name.to_owned(), bytes: format!("module {name}").into_bytes() };
-        let packed = build(b"the shell", &[module("virtio"), module("virtio_mmio")]).unwrap();
+        let packed = build(b"the shell", &[module("virtio"), module("virtio_mmio")], &[module("watchdog")]).unwrap();
         let mut archive = Vec::new();
         flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut archive).unwrap();
         let mut entries = BTreeMap::new();
@@ -104,6 +106,8 @@ mod tests {
         assert_eq!(entries["lib/modules"].0, 0o040_755);
         assert_eq!(entries["lib/modules/virtio_mmio.ko"], (0o100_644, b"module virtio_mmio".to_vec()));
         assert_eq!(entries["lib/modules/order"].1, b"virtio\nvirtio_mmio\n");
+        assert_eq!(entries["lib/modules/on-demand"].1, b"watchdog\n");
+        assert_eq!(entries["lib/modules/watchdog.ko"].1, b"module watchdog");
         assert_eq!(entries["proc"].0, 0o040_755);
     }
 }

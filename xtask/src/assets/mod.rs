@@ -42,7 +42,7 @@ fn stamp(workspace: &Workspace) -> PathBuf {
 }
 
 fn stamp_text() -> String {
-    let modules = modules::WANTED.join(" ");
+    let modules = [modules::WANTED, modules::ON_DEMAND].concat().join(" ");
     format!("{}\n{modules}\n{}", env!("CARGO_PKG_VERSION"), include_str!("../../data/linux-init.sh"))
 }
 
@@ -59,7 +59,8 @@ pub fn make_linux(workspace: &Workspace) -> Result<()> {
     let bzimage = read(&vmlinuz)?;
     let vmlinux = extract_vmlinux(&bzimage).with_context(|| format!("in {}", vmlinuz.display()))?;
     let modules = modules::collect(&kernel_package, &modules::WANTED)?;
-    let initramfs = initramfs::build(&read(&busybox)?, &modules)?;
+    let on_demand = modules::collect(&kernel_package, &modules::ON_DEMAND)?;
+    let initramfs = initramfs::build(&read(&busybox)?, &modules, &on_demand)?;
     fs::create_dir_all(assets.join("linux"))?;
     for (name, content) in LINUX_FILES.iter().zip([bzimage, vmlinux, initramfs]) {
         let path = assets.join(name);

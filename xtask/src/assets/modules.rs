@@ -9,6 +9,9 @@ use anyhow::{Context, Result};
 /// What the guest needs to find virtio devices in memory, and to drive the memory balloon.
 pub(super) const WANTED: [&str; 2] = ["virtio_mmio", "virtio_balloon"];
 
+/// What is there for those who ask for it: the drivers of the pvpanic port and of the watchdog.
+pub(super) const ON_DEMAND: [&str; 2] = ["pvpanic_mmio", "wdat_wdt"];
+
 /// A module as the kernel takes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Module {

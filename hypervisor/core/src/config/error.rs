@@ -89,6 +89,13 @@ pub enum ValueError {
     /// A grace time above the greatest.
     #[error("a grace time is 0s to {}", format_duration_us(value::GRACE_MAX_US))]
     GraceRange,
+    /// A heartbeat limit out of range.
+    #[error(
+        "a watchdog is {} to {}",
+        format_duration_us(value::WATCHDOG_MIN_US),
+        format_duration_us(value::WATCHDOG_MAX_US)
+    )]
+    WatchdogRange,
     /// More reserved than the vCPUs could use.
     #[error("a reservation is at most 100 for each vCPU, which is {most} here")]
     ReservationAboveVcpus {

@@ -98,6 +98,7 @@ impl VmConfig {
             VmKey::OnFault => quoted(self.on_fault.name()),
             VmKey::RestartLimit => quoted(&self.restart_limit.to_string()),
             VmKey::AccessLoop => self.access_loop.map_or_else(|| quoted("none"), |count| count.to_string()),
+            VmKey::Watchdog => quoted(&format_duration_us(self.watchdog_us?)),
             VmKey::Format => quoted(&self.format.to_string()),
             VmKey::LoadAddress => address(self.load_address?),
             VmKey::Entry => address(self.entry?),

@@ -32,6 +32,10 @@ pub(super) const ACCESS_LOOP: u64 = 10_000_000;
 const ACCESS_LOOP_MIN: u32 = 1000;
 /// The longest grace time of a stop.
 pub(super) const GRACE_MAX_US: u64 = 3_600_000_000;
+/// The shortest heartbeat limit: a vCPU that runs is looked at every 100 ms at the latest, and some looks are needed.
+pub(super) const WATCHDOG_MIN_US: u64 = 1_000_000;
+/// The longest heartbeat limit.
+pub(super) const WATCHDOG_MAX_US: u64 = 3_600_000_000;
 /// The highest cap and reservation: all vCPUs that a VM can have, in percent of a CPU.
 pub(super) const PERCENT_MAX: u32 = VCPUS_MAX as u32 * 100;
 
@@ -82,6 +86,11 @@ pub(super) fn access_loop(text: &str) -> Result<Option<u64>, ValueError> {
     }
     let count = in_range(parse_number(text)?, "the number of accesses", ACCESS_LOOP_MIN, u32::MAX)?;
     Ok(Some(count.into()))
+}
+
+pub(super) fn watchdog(text: &str) -> Result<u64, ValueError> {
+    let us = parse_duration_us(text)?;
+    if (WATCHDOG_MIN_US..=WATCHDOG_MAX_US).contains(&us) { Ok(us) } else { Err(ValueError::WatchdogRange) }
 }
 
 pub(super) fn name(text: &str) -> Result<String, ValueError> {

@@ -4,7 +4,7 @@ use super::host::flag;
 use super::units::{parse_address, parse_number};
 use super::value::{
     ACCESS_LOOP, NAME_LEN_MAX, REPLICAS_MAX, access_loop, cap, file, format, grace, in_range, memory, name, on_fault,
-    one_line, percent, priority, quantum, restart_limit, vcpus,
+    one_line, percent, priority, quantum, restart_limit, vcpus, watchdog,
 };
 use super::{ValueError, keys};
 use crate::fault::{OnFault, RestartLimit};
@@ -77,6 +77,8 @@ pub struct VmConfig {
     pub restart_limit: RestartLimit,
     /// How many accesses in a row to memory that is not there are a fault; `None` is any number.
     pub access_loop: Option<u64>,
+    /// For how long of its own time it may show no sign of life, in microseconds; see [`crate::vm::heartbeat`].
+    pub watchdog_us: Option<u64>,
     /// What the image is.
     pub format: Format,
     /// Where a flat image goes; the loader's default if not given.
@@ -114,6 +116,7 @@ keys! {
         OnFault = "on_fault" Text,
         RestartLimit = "restart_limit" Text,
         AccessLoop = "access_loop" NumberOr("none or a number of accesses"),
+        Watchdog = "watchdog" Time,
         Format = "format" Text,
         LoadAddress = "load_address" Number,
         Entry = "entry" Number,
@@ -161,6 +164,7 @@ impl VmConfig {
             on_fault: OnFault::Stop,
             restart_limit: RestartLimit::DEFAULT,
             access_loop: Some(ACCESS_LOOP),
+            watchdog_us: None,
             format: Format::Auto,
             load_address: None,
             entry: None,
@@ -205,6 +209,7 @@ impl VmConfig {
             VmKey::OnFault => self.on_fault = on_fault(text)?,
             VmKey::RestartLimit => self.restart_limit = restart_limit(text)?,
             VmKey::AccessLoop => self.access_loop = access_loop(text)?,
+            VmKey::Watchdog => self.watchdog_us = Some(watchdog(text)?),
             VmKey::Format => self.format = format(text)?,
             VmKey::LoadAddress => self.load_address = Some(parse_address(text)?),
             VmKey::Entry => self.entry = Some(parse_address(text)?),

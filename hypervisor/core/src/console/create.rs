@@ -33,6 +33,7 @@ const CREATE: &[(Opt, VmKey)] = &[
     (option("--on-fault", "POLICY", Kind::OnFault, false), VmKey::OnFault),
     (option("--restart-limit", "'N in TIME'", Kind::Other, false), VmKey::RestartLimit),
     (option("--access-loop", "COUNT", Kind::Other, false), VmKey::AccessLoop),
+    (option("--watchdog", "TIME", Kind::Other, false), VmKey::Watchdog),
     (option("--format", "FORMAT", Kind::Format, false), VmKey::Format),
     (option("--load-address", "ADDRESS", Kind::Other, false), VmKey::LoadAddress),
     (option("--entry", "ADDRESS", Kind::Other, false), VmKey::Entry),

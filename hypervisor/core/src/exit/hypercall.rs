@@ -1,11 +1,21 @@
 //! VMCALL: hypercalls.
 //!
 //! The interface, for guests: RAX holds the number, and the answer afterwards. A number that is not defined answers -1.
-//! None is defined yet. Only code at CPL 0 may ask; from elsewhere VMCALL is an invalid opcode.
+//! Only code at CPL 0 may ask; from elsewhere VMCALL is an invalid opcode.
+//!
+//! | RAX | name | what it does |
+//! |---|---|---|
+//! | 0x4c4d_0001 | panic | The guest has panicked: the VM ends, and its fault says the code in RBX. It does not return. |
+//!
+//! Numbers of Lamina's begin with `LM`. KVM's count from 1, and a guest finds KVM's signature in CPUID: none of those is used.
 
-use super::{Context, Event, Outcome};
+use super::{Context, Event, Outcome, crash, rip};
+use crate::fault::FaultKind;
 use crate::insn;
+use alloc::format;
 
+/// The guest has panicked.
+const PANIC: u64 = 0x4c4d_0001;
 /// The answer to a number that is not defined.
 const NOT_DEFINED: u64 = u64::MAX;
 
@@ -13,6 +23,11 @@ const NOT_DEFINED: u64 = u64::MAX;
 pub(super) fn handle(ctx: &mut Context<'_>) -> Outcome {
     if insn::privilege_level(ctx.state) != 0 {
         return Outcome::Inject(Event::INVALID_OPCODE);
+    }
+    if ctx.gprs.rax == PANIC {
+        let (code, rip) = (ctx.gprs.rbx, rip(ctx));
+        let detail = format!("guest panic: told by the panic hypercall, code {code:#x}; RIP {rip:#x}");
+        return crash(FaultKind::GuestPanic, detail);
     }
     ctx.gprs.rax = NOT_DEFINED;
     Outcome::Advance

@@ -1,9 +1,11 @@
 //! IN and OUT. INS and OUTS are in `string_io.rs`.
 
 use super::cpuid::low_half;
-use super::{Context, Outcome, RawExit, StopReason, advance, stop_unhandled, string_io};
+use super::{Context, Outcome, RawExit, StopReason, advance, rip, stop_unhandled, string_io};
 use crate::bus::Width;
 use crate::device::board::PortWrite;
+use crate::fault::FaultKind;
+use alloc::format;
 
 /// What the exit qualification of an I/O instruction says: SDM volume 3, "Exit Qualification for I/O Instructions".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,5 +90,9 @@ pub(super) fn write(ctx: &mut Context<'_>, port: u16, width: Width, value: u32) 
         PortWrite::PowerOff => Some(StopReason::PowerOff),
         PortWrite::Reset => Some(StopReason::Reset),
         PortWrite::Exit(code) => Some(StopReason::Exit(code)),
+        PortWrite::Panicked => {
+            let detail = format!("guest panic: told by the pvpanic port {port:#x}; RIP {:#x}", rip(ctx));
+            Some(StopReason::fault(FaultKind::GuestPanic, detail))
+        }
     }
 }

@@ -139,10 +139,8 @@ impl Registers {
             let selector = u16::try_from(read(selector) & 0xffff).unwrap_or(0);
             (name, SegmentState { selector, base: read(base), limit: half(limit), access_rights: half(rights) })
         };
-        let table = |base, limit| DescriptorTable {
-            base: read(base),
-            limit: u16::try_from(read(limit) & 0xffff).unwrap_or(0),
-        };
+        let table =
+            |base, limit| DescriptorTable { base: read(base), limit: u16::try_from(read(limit) & 0xffff).unwrap_or(0) };
         Self {
             gprs: *subject.gprs,
             rip: read(F::Rip),

@@ -55,6 +55,7 @@ stop_grace = "1s"
 on_fault = "restart"
 restart_limit = "5 in 90s"
 access_loop = 20000
+watchdog = "10s"
 
 [[vm]]
 name = "flat"
@@ -115,6 +116,7 @@ fn every_key_is_taken() {
     linux.on_fault = OnFault::Restart;
     linux.restart_limit = RestartLimit { restarts: 5, within_us: 90_000_000 };
     linux.access_loop = Some(20_000);
+    linux.watchdog_us = Some(10_000_000);
     let mut flat = VmConfig::new("flat", "boot.bin").unwrap();
     flat.memory_bytes = 1 << 20;
     flat.order = 5;
@@ -137,9 +139,12 @@ fn what_is_not_given_has_its_documented_default() {
     assert_eq!((vm.format, vm.load_address, vm.entry, vm.initrd.as_ref()), (Format::Auto, None, None, None));
     assert_eq!((vm.memory_min(), vm.memory_max(), vm.balloon, vm.steal_time), (64 << 20, 64 << 20, true, true));
     assert_eq!((vm.vcpus, vm.weight, vm.cap_percent, vm.reservation_percent, vm.priority), (1, 100, None, 0, 50));
-    assert_eq!((vm.affinity, vm.replicas, vm.stop_grace_us), (CpuSet::ALL, 1, None));
+    assert_eq!((vm.affinity, vm.replicas, vm.stop_grace_us, vm.watchdog_us), (CpuSet::ALL, 1, None, None));
     assert_eq!((vm.after.as_slice(), vm.group.as_ref()), (&[] as &[String], None));
-    assert_eq!((vm.on_fault, vm.restart_limit, vm.access_loop), (OnFault::Stop, RestartLimit::DEFAULT, Some(10_000_000)));
+    assert_eq!(
+        (vm.on_fault, vm.restart_limit, vm.access_loop),
+        (OnFault::Stop, RestartLimit::DEFAULT, Some(10_000_000))
+    );
     let host = &config.host;
     assert_eq!((host.cpus, host.overcommit_percent, host.stop_grace_us), (None, 100, 30_000_000));
     assert_eq!((host.sched_policy, host.alloc_strategy), (PolicyKind::Fair, Strategy::Need));
@@ -176,6 +181,7 @@ fn the_documented_file_is_one() {
         (VmKey::After, "db"),
         (VmKey::Group, "web"),
         (VmKey::StopGrace, "30s"),
+        (VmKey::Watchdog, "10s"),
     ] {
         expected.set(key, value).unwrap();
     }
@@ -326,11 +332,11 @@ fn set_image() -> impl proptest::strategy::Strategy<Value = VmConfig> {
 /// Keys of memory and of starting and stopping.
 fn set_memory(vm: VmConfig) -> impl proptest::strategy::Strategy<Value = VmConfig> {
     let pages = (256u64..1 << 28, proptest::option::of(any::<u64>()), proptest::option::of(any::<u64>()));
-    let life = (any::<u32>(), any::<bool>(), any::<bool>(), proptest::option::of(0u64..=3_600_000_000));
+    let times = (proptest::option::of(0u64..=3_600_000_000), proptest::option::of(1_000_000u64..=3_600_000_000));
+    let life = (any::<u32>(), any::<bool>(), any::<bool>(), times);
     let limit = (1u32..=100, 1_000_000u64..=3_600_000_000);
     let limit = limit.prop_map(|(restarts, within_us)| RestartLimit { restarts, within_us });
-    let fault =
-        (proptest::sample::select(&OnFault::ALL[..]), limit, proptest::option::of(1000u64..=u32::MAX.into()));
+    let fault = (proptest::sample::select(&OnFault::ALL[..]), limit, proptest::option::of(1000u64..=u32::MAX.into()));
     (pages, life, fault).prop_map(move |((pages, min, max), life, (on_fault, restart_limit, access_loop))| VmConfig {
         memory_bytes: pages * 4096,
         memory_min_bytes: min.map(|min| (256 + min % (pages - 255)) * 4096),
@@ -338,7 +344,8 @@ fn set_memory(vm: VmConfig) -> impl proptest::strategy::Strategy<Value = VmConfi
         order: life.0,
         autostart: life.1,
         balloon: life.2,
-        stop_grace_us: life.3,
+        stop_grace_us: life.3.0,
+        watchdog_us: life.3.1,
         on_fault,
         restart_limit,
         access_loop,

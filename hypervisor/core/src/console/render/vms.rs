@@ -1,6 +1,6 @@
 //! The text of `vm list` and `vm info`.
 
-use super::super::view::{VmFrames, VmInfoView, VmListView};
+use super::super::view::{SuspectView, VmFrames, VmInfoView, VmListView};
 use super::{View, percent, seconds, size, table, vec_of, yes_no};
 use crate::config::units::{format_duration_us, format_size};
 use alloc::format;
@@ -91,6 +91,9 @@ impl VmInfoView {
         row("on fault", format!("{}, at most {} restarts", self.on_fault, self.restart_limit));
         let access_loop = self.access_loop.map_or_else(|| String::from("-"), |count| format!("{count} accesses"));
         row("access loop", access_loop);
+        if let Some(watchdog_us) = self.watchdog_us {
+            row("watchdog", format_duration_us(watchdog_us));
+        }
     }
 
     /// What it is given.
@@ -118,6 +121,15 @@ impl VmInfoView {
         row("stolen time", seconds(self.steal_us));
         row("uptime", seconds(vm.uptime_us));
         row("VM exits", vm.exits.to_string());
+        if let Some(SuspectView { reason, per_s, usual_per_s, log2_odds }) = &self.suspect {
+            row(
+                "suspect",
+                format!("{per_s} exits a second for {reason}, usually {usual_per_s}; odds 2^{log2_odds} to 1"),
+            );
+        }
+        if self.crash_kernel {
+            row("guest panic", String::from("yes, handled by its crash kernel"));
+        }
         row("serial output", format!("{} bytes", self.serial_bytes));
         row("starts", self.starts.to_string());
         let last = self.last_fault.as_ref().map_or_else(String::new, |fault| format!(", the last one {fault}"));

@@ -232,7 +232,13 @@ fn state() -> StateView {
         mem: MemView { vms: [MemRow::default()].into(), ..MemView::default() },
         sched: sched(),
         alloc: alloc_view(),
-        vms: [VmInfoView { row: row("a"), vcpu_rows: [VcpuRow::default()].into(), ..VmInfoView::default() }].into(),
+        vms: [VmInfoView {
+            row: row("a"),
+            vcpu_rows: [VcpuRow::default()].into(),
+            suspect: Some(SuspectView::default()),
+            ..VmInfoView::default()
+        }]
+        .into(),
         stats: [VmStats { name: "a".into(), reasons: [reason].into(), ..VmStats::default() }].into(),
         ..StateView::default()
     }

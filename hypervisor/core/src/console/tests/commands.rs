@@ -5,9 +5,9 @@ use crate::console::complete::{CommandCompleter, Names};
 use crate::console::editor::Completer;
 use crate::console::table::{COMMANDS, Kind};
 use crate::console::{Command, Request, help};
+use crate::fault::{OnFault, RestartLimit};
 use crate::loader::Format;
 use crate::resources::Strategy;
-use crate::fault::{OnFault, RestartLimit};
 use crate::sched::PolicyKind;
 use crate::vm::{Targets, Verb};
 use alloc::boxed::Box;
@@ -158,7 +158,7 @@ fn an_error_says_what_to_type() {
                   [--memory-max SIZE] [--balloon BOOL] [--steal-time BOOL] [--cmdline TEXT] [--initrd FILE] [--module FILE] \
                   [--quantum TIME] [--weight N] [--cap PERCENT] [--reservation PERCENT] [--priority N] \
                   [--affinity CPUS] [--group GROUP] [--after NAMES] [--stop-grace TIME] [--on-fault POLICY] \
-                  [--restart-limit 'N in TIME'] [--access-loop COUNT] [--format FORMAT] \
+                  [--restart-limit 'N in TIME'] [--access-loop COUNT] [--watchdog TIME] [--format FORMAT] \
                   [--load-address ADDRESS] [--entry ADDRESS] [--json]";
     let start = "usage: vm start [NAME...] [--group GROUP] [--all] [--json]";
     let stop = "usage: vm stop [NAME...] [--group GROUP] [--all] [--force] [--grace TIME] [--json]";

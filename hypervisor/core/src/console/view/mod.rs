@@ -138,6 +138,25 @@ pub struct VmInfoView {
     pub frames: VmFrames,
     /// The bytes that it wrote to its serial port since its start.
     pub serial_bytes: u64,
+    /// For how long it may show no sign of life; null is for ever.
+    pub watchdog_us: Option<u64>,
+    /// What stands out among its VM exits.
+    pub suspect: Option<SuspectView>,
+    /// Whether the guest has panicked and handles that by its crash kernel.
+    pub crash_kernel: bool,
+}
+
+/// A reason of VM exits that stands out in the last second; see [`crate::vm::exit_model`].
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SuspectView {
+    /// The exit reason.
+    pub reason: String,
+    /// Its exits per second.
+    pub per_s: u64,
+    /// What is usual for this VM.
+    pub usual_per_s: u64,
+    /// The odds against that being usual, as a power of 2.
+    pub log2_odds: u32,
 }
 
 /// A vCPU in `vm info`.

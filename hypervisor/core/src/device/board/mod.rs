@@ -12,19 +12,22 @@ pub mod spec;
 mod tests;
 
 use super::ioapic::IoApic;
-use super::lapic::ApicMessage;
+use super::lapic::{ApicMessage, DeliveryMode};
 use super::pci::PciHost;
 use super::pic::PicPair;
 use super::pit::Pit;
 use super::pm::AcpiPm;
+use super::pvpanic::Pvpanic;
 use super::reset::ResetPorts;
 use super::rtc::Rtc;
 use super::uart::Uart;
 use super::virtio::balloon::Balloon;
 use super::virtio::mmio::VirtioMmio;
+use super::watchdog::Watchdog;
 use crate::bus::Width;
 use crate::memory::{GuestMemory, GuestPhysAddr, MemoryError};
 use crate::time::TickClock;
+use crate::vm::heartbeat::Sources;
 use spec::*;
 
 /// What the board of a VM is built from.
@@ -40,6 +43,8 @@ pub struct BoardConfig {
     pub ioapic_id: u8,
     /// Whether there is a memory balloon.
     pub balloon: bool,
+    /// Whether the watchdog ended the VM's life before this one.
+    pub watchdog_fired: bool,
 }
 
 /// What followed from a port write.
@@ -53,6 +58,8 @@ pub enum PortWrite {
     PowerOff,
     /// The guest resets the machine.
     Reset,
+    /// The guest has panicked (see [`crate::device::pvpanic`]).
+    Panicked,
     /// The guest ended with this code (see [`crate::device::exit_port`]).
     Exit(u32),
 }
@@ -65,6 +72,8 @@ pub struct Board {
     uart: Uart,
     rtc: Rtc,
     pm: AcpiPm,
+    watchdog: Watchdog,
+    pvpanic: Pvpanic,
     pci: PciHost,
     reset: ResetPorts,
     ioapic: IoApic,
@@ -90,6 +99,8 @@ impl Board {
             uart: Uart::new(),
             rtc: Rtc::new(clock, config.boot_time_unix_s, low_ram, high_ram),
             pm: AcpiPm::new(clock),
+            watchdog: Watchdog::new(clock, config.watchdog_fired),
+            pvpanic: Pvpanic::default(),
             pci: PciHost::new(),
             reset: ResetPorts::default(),
             ioapic: IoApic::new(config.ioapic_id),
@@ -114,6 +125,8 @@ impl Board {
         self.uart.reset();
         self.rtc.reset(self.now);
         self.pm = AcpiPm::new(self.clock);
+        self.watchdog = Watchdog::new(self.clock, self.watchdog.fired().is_some());
+        self.pvpanic = Pvpanic::default();
         self.pci = PciHost::new();
         self.reset = ResetPorts::default();
         if let Some(balloon) = &mut self.balloon {
@@ -171,7 +184,8 @@ impl Board {
     /// The tick at which [`Self::expire`] is to be called; `None` for never.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        let deadline = self.pit.deadline().min(self.rtc.deadline()).min(self.pm.deadline());
+        let timers = self.pit.deadline().min(self.rtc.deadline()).min(self.pm.deadline());
+        let deadline = timers.min(self.watchdog.deadline());
         (deadline != u64::MAX).then_some(deadline)
     }
 
@@ -190,6 +204,7 @@ impl Board {
             self.pm.expire(now);
             self.update_sci();
         }
+        self.watchdog.expire(now);
     }
 
     /// The next message from the I/O APIC to the local APICs. Ask after every access, expiry and EOI until there is none.
@@ -206,6 +221,16 @@ impl Board {
     #[must_use]
     pub fn pic_pending(&self) -> bool {
         self.pics.pending()
+    }
+
+    /// What can interrupt a vCPU: whether a device's interrupt is not masked, and whether one is sent in a way that vCPUs cannot
+    /// mask. The PIC counts where `extint` says that its output is let in.
+    #[must_use]
+    pub fn interrupt_sources(&self, extint: bool) -> Sources {
+        Sources {
+            interrupt: extint && self.pics.is_open() || self.ioapic.sends(|_| true),
+            nmi: self.ioapic.sends(|mode| !mode.has_vector() && mode != DeliveryMode::ExtInt),
+        }
     }
 
     /// The CPU's interrupt acknowledge to the PIC: the vector.
@@ -237,6 +262,18 @@ impl Board {
         self.now = now;
         self.pm.press_power_button();
         self.update_sci();
+    }
+
+    /// The period in milliseconds within which the guest has not fed its watchdog: the VM is to end.
+    #[must_use]
+    pub const fn watchdog_fired(&self) -> Option<u32> {
+        self.watchdog.fired()
+    }
+
+    /// Whether the guest has panicked and handles that by itself.
+    #[must_use]
+    pub const fn crash_loaded(&self) -> bool {
+        self.pvpanic.crash_loaded()
     }
 
     /// The last byte written to the POST code port: how far a guest came that says nothing else.

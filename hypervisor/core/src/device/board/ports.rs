@@ -12,14 +12,18 @@ use crate::device::pci::spec::{CONFIG_ADDRESS, CONFIG_DATA, CONFIG_DATA_END};
 use crate::device::pic::spec::{ELCR_MASTER, ELCR_SLAVE, MASTER_COMMAND, MASTER_DATA, SLAVE_COMMAND, SLAVE_DATA};
 use crate::device::pit::spec::{CONTROL, COUNTER_0, PORT_B};
 use crate::device::pm::spec::{PM_END, PM_TIMER, PM1A_EVENT};
+use crate::device::pvpanic::{Pvpanic, spec::PVPANIC};
 use crate::device::reset::spec::{PORT_92, RESET_CONTROL};
 use crate::device::rtc::spec::{DATA_PORT, INDEX_PORT};
 use crate::device::uart::spec::COM1;
+use crate::device::watchdog::spec::{COUNT, WATCHDOG_END};
 
 /// The last port of COM1.
 const COM1_END: u16 = COM1 + 7;
 /// The last port of the ACPI registers.
 const PM_LAST: u16 = PM_END - 1;
+/// The last port of the watchdog, all of whose registers are double words.
+const WATCHDOG_LAST: u16 = WATCHDOG_END - 1;
 
 impl Board {
     /// A read of `width` at `port`. `None`: no device, the guest gets all-ones.
@@ -30,6 +34,7 @@ impl Board {
             // The host bridge's register, and the only one that must not be torn.
             (Width::Dword, CONFIG_ADDRESS) => Some(self.pci.read_address()),
             (Width::Dword, PM_TIMER) => Some(self.pm.timer(now)),
+            (Width::Dword, COUNT..=WATCHDOG_LAST) => self.watchdog.read(port, now),
             (Width::Word | Width::Dword, _) => self.read_bytes(port, width),
             (Width::Qword, _) => None,
         }
@@ -48,6 +53,7 @@ impl Board {
                 self.pci.write_address(value);
                 PortWrite::Done
             }
+            (Width::Dword, COUNT..=WATCHDOG_LAST) if self.watchdog.write(port, value, now) => PortWrite::Done,
             (Width::Word | Width::Dword, _) => self.write_bytes(port, width, value),
             (Width::Qword, _) => PortWrite::Unclaimed,
         }
@@ -127,6 +133,7 @@ impl Board {
             i8042::DATA | i8042::COMMAND => i8042::read(port),
             POST_CODE => self.post_code,
             PORT_92 => self.reset.read_port_92(),
+            PVPANIC => Pvpanic::read(),
             RESET_CONTROL => self.reset.read_reset_control(),
             CONFIG_DATA..=CONFIG_DATA_END => return self.pci.read_data(port),
             PM1A_EVENT..=PM_LAST => {
@@ -151,6 +158,8 @@ impl Board {
             i8042::DATA | i8042::COMMAND => return reset_if(i8042::write(port, value)),
             PORT_92 => return reset_if(self.reset.write_port_92(value)),
             RESET_CONTROL => return reset_if(self.reset.write_reset_control(value)),
+            PVPANIC if self.pvpanic.write(value) => return PortWrite::Panicked,
+            PVPANIC => {}
             CONFIG_DATA..=CONFIG_DATA_END => {
                 if self.pci.write_data(port, value).is_none() {
                     return PortWrite::Unclaimed;

@@ -25,6 +25,7 @@ impl Guest {
             boot_time_unix_s: 1_700_000_000,
             ioapic_id: 1,
             balloon: true,
+            watchdog_fired: false,
         };
         Self { board: Board::new(&config), now: 0, memory: FlatMemory::new(1 << 16) }
     }

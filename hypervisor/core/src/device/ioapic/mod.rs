@@ -144,6 +144,12 @@ impl IoApic {
         self.pending != 0
     }
 
+    /// Whether an input that is not masked sends messages for which `wanted` holds.
+    #[must_use]
+    pub fn sends(&self, wanted: impl Fn(DeliveryMode) -> bool) -> bool {
+        self.entries.iter().any(|entry| !entry.is_masked() && entry.delivery().is_some_and(&wanted))
+    }
+
     fn is_active(&self, pin: u8, entry: Entry) -> bool {
         (self.lines >> pin & 1 != 0) != entry.low.contains(Redirection::ACTIVE_LOW)
     }

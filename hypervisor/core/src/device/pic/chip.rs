@@ -77,7 +77,6 @@ impl Chip {
     }
 
     /// The interrupt mask register.
-    #[cfg(test)]
     pub(super) const fn mask(&self) -> u8 {
         self.imr
     }

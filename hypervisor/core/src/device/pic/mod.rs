@@ -53,6 +53,14 @@ impl PicPair {
         self.master.request().is_some()
     }
 
+    /// Whether an input that is not masked can raise the INT output.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        const CASCADE: u8 = 1 << CASCADE_INPUT;
+        let (master, slave) = (!self.master.mask(), !self.slave.mask());
+        master & !CASCADE != 0 || master & CASCADE != 0 && slave != 0
+    }
+
     /// The CPU's interrupt acknowledge cycle: the vector. If the request is gone meanwhile, it is the spurious one (IRQ 7, or
     /// IRQ 15 when the slave took its request back), for which nothing is in service.
     pub fn acknowledge(&mut self) -> u8 {

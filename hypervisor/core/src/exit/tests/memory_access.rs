@@ -177,6 +177,7 @@ fn a_notification_hands_the_rings_pages_to_the_host() {
         boot_time_unix_s: 0,
         ioapic_id: 1,
         balloon: true,
+        watchdog_fired: false,
     });
     let mut ram = Ram::new();
     let copied = 0x2_0000;

@@ -162,6 +162,7 @@ impl World {
             boot_time_unix_s: 1_700_000_000,
             ioapic_id: 1,
             balloon: false,
+            watchdog_fired: false,
         };
         let mut cpu = CpuState::new(&generous_host, CONFIG, 0x0200_0065);
         assert_eq!(cpu.take_changes(), crate::x86::CpuChanges::all());

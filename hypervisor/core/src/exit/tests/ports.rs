@@ -57,6 +57,21 @@ fn out_reaches_the_devices_and_the_end_of_the_vm() {
 }
 
 #[test]
+fn the_pvpanic_port_ends_the_vm_and_says_so() {
+    const PVPANIC: u64 = 0x505 << 16;
+    let mut world = World::new(FakeVcpu::bits64(), &[]);
+    assert_eq!(world.exit(ExitReason::IoInstruction, PVPANIC | IN | BYTE), Outcome::Advance);
+    assert_eq!(world.gprs.rax & 0xff, 0b11);
+    world.gprs.rax = 0b10;
+    assert_eq!(world.exit(ExitReason::IoInstruction, PVPANIC | BYTE), Outcome::Advance);
+    assert!(world.board.crash_loaded());
+    world.gprs.rax = 0b01;
+    let report = crash_text(world.exit(ExitReason::IoInstruction, PVPANIC | BYTE));
+    assert!(report.starts_with("guest panic: ") && report.contains("0x505"), "{report}");
+    assert_eq!(world.counters.unknown_ports.total(), 0);
+}
+
+#[test]
 fn a_width_that_no_port_has_stops_the_vm() {
     for width in [2, 4, 5, 6, 7] {
         let mut world = World::new(FakeVcpu::bits64(), &[]);

@@ -64,6 +64,7 @@ impl Replayer {
             boot_time_unix_s: setting.boot_time_unix_s,
             ioapic_id: 1,
             balloon: false,
+            watchdog_fired: false,
         });
         Self { ram: RamLayout::new(setting.memory_bytes), board, apic, cpu, counters: ExitCounters::new() }
     }

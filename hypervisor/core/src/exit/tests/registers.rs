@@ -194,6 +194,16 @@ fn hypercalls_are_for_the_kernel() {
 }
 
 #[test]
+fn a_kernel_tells_its_panic_by_hypercall_and_a_program_cannot() {
+    let mut world = World::new(FakeVcpu::bits64(), &[]);
+    (world.gprs.rax, world.gprs.rbx) = (0x4c4d_0001, 0x2a);
+    let report = crash_text(world.exit(ExitReason::Vmcall, 0));
+    assert!(report.starts_with("guest panic: ") && report.contains("code 0x2a"), "{report}");
+    world.vcpu.write(GuestField::SsAccessRights, 0xc0f3);
+    assert_eq!(world.exit(ExitReason::Vmcall, 0), UD);
+}
+
+#[test]
 fn an_unknown_reason_stops_the_vm_with_a_sentence() {
     let mut world = World::new(FakeVcpu::bits64(), &[]);
     let text = crash_text(world.handle(&RawExit { reason: 71, qualification: 0x12, ..RawExit::default() }));

@@ -1,13 +1,15 @@
-//! The DSDT: a PCI host bridge, COM1, the RTC, the ports of what else is there, and the memory balloon of a VM that has
-//! one.
+//! The DSDT: a PCI host bridge, COM1, the RTC, the pvpanic port, the ports of what else is there, and the memory balloon of
+//! a VM that has one.
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::device::board::spec::{BALLOON_BASE, BALLOON_END, BALLOON_PIN};
 use crate::device::pm::spec::{PM_END, PM1A_EVENT, SLP_TYP_S5};
+use crate::device::pvpanic::spec::PVPANIC;
 use crate::loader::layout::{FIXED_DEVICES_START, LOW_RAM_LIMIT};
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package,
-    ResourceTemplate, Scope,
+    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, Field, FieldAccessType, FieldEntry, FieldLockRule,
+    FieldUpdateRule, IO, Interrupt, Memory32Fixed, Method, Name, OpRegion, OpRegionSpace, Package, Path,
+    ResourceTemplate, Return, Scope, Store,
 };
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
@@ -30,6 +32,7 @@ pub(super) fn table(balloon: bool) -> Sdt {
     // Power management and interrupt-mode ports, which no driver claims by itself.
     let motherboard = [IO::new(0x4d0, 0x4d0, 1, 2), IO::new(PM1A_EVENT, PM1A_EVENT, 1, PM_PORTS)];
     legacy_device(&mut aml, "MBRD", "PNP0C02", &motherboard, None);
+    pvpanic(&mut aml);
     if balloon {
         virtio_mmio_device(&mut aml, "VIO0", BALLOON_BASE..BALLOON_END, BALLOON_PIN);
     }
@@ -69,6 +72,24 @@ fn legacy_device(aml: &mut dyn AmlSink, name: &str, id: &str, ports: &[IO], irq:
     let uid = Name::new("_UID".into(), &0u8);
     let crs = Name::new("_CRS".into(), &ResourceTemplate::new(resources));
     let device = Device::new(name.into(), vec![&hid, &uid, &crs]);
+    Scope::new("_SB_".into(), vec![&device]).to_aml_bytes(aml);
+}
+
+/// The pvpanic port, with the methods by which a driver without port I/O reads and writes it (QEMU's documentation, "PVPANIC
+/// DEVICE", "ACPI Interface").
+fn pvpanic(aml: &mut dyn AmlSink) {
+    let byte = Path::new("PEPT");
+    let hid = Name::new("_HID".into(), &"QEMU0001");
+    let port = IO::new(PVPANIC, PVPANIC, 1, 1);
+    let crs = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&port]));
+    let region = OpRegion::new("PEOR".into(), OpRegionSpace::SystemIO, &PVPANIC, &1u8);
+    let entries = vec![FieldEntry::Named(*b"PEPT", 8)];
+    let lock = FieldLockRule::NoLock;
+    let field = Field::new("PEOR".into(), FieldAccessType::Byte, lock, FieldUpdateRule::Preserve, entries);
+    let (read, write) = (Return::new(&byte), Store::new(&byte, &Arg(0)));
+    let (read, write) =
+        (Method::new("RDPT".into(), 0, true, vec![&read]), Method::new("WRPT".into(), 1, true, vec![&write]));
+    let device = Device::new("PEVT".into(), vec![&hid, &crs, &region, &field, &read, &write]);
     Scope::new("_SB_".into(), vec![&device]).to_aml_bytes(aml);
 }
 

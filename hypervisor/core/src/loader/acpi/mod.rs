@@ -1,9 +1,11 @@
-//! The guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, and the DSDT of `dsdt.rs`.
+//! The guest's ACPI tables: RSDP, RSDT, XSDT, FADT, FACS, MADT, the DSDT of `dsdt.rs`
+//! and the WDAT of `wdat.rs`.
 //!
 //! Source: "Advanced Configuration and Power Interface (ACPI) Specification", revision 6.5. They describe the
 //! devices of `device/` at their fixed addresses; the ACPI mode is always on (no SMI command port).
 
 mod dsdt;
+mod wdat;
 
 use super::layout::ACPI_START;
 use super::space::GuestSpace;
@@ -58,13 +60,16 @@ fn tables(base: u64, vcpus: u8, balloon: bool) -> Vec<u8> {
     let dsdt = area.push(&dsdt::table(balloon));
     let fadt = area.push(&fadt(facs, dsdt));
     let madt = area.push(&madt(vcpus));
+    let wdat = area.push(&wdat::table());
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(u64::from(fadt));
     xsdt.add_entry(u64::from(madt));
+    xsdt.add_entry(u64::from(wdat));
     let xsdt = area.push(&xsdt);
     let mut rsdt = Sdt::new(*b"RSDT", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     rsdt.append_slice(&fadt.to_le_bytes());
     rsdt.append_slice(&madt.to_le_bytes());
+    rsdt.append_slice(&wdat.to_le_bytes());
     let rsdt = area.push(&rsdt);
     let rsdp = rsdp(xsdt, rsdt);
     area.bytes.splice(..rsdp.len(), rsdp);

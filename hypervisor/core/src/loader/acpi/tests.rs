@@ -30,6 +30,8 @@ fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
     assert_eq!((u32_at(rsdt, 36), u32_at(rsdt, 40)), (u32_at(xsdt, 36), u32_at(xsdt, 44)));
     let fadt = table(&area, u32_at(xsdt, 36), b"FACP");
     table(&area, u32_at(xsdt, 44), b"APIC");
+    table(&area, u32_at(xsdt, 52), b"WDAT");
+    assert_eq!((u32_at(rsdt, 44), rsdt.len(), xsdt.len()), (u32_at(xsdt, 52), 48, 60));
     table(&area, u32_at(fadt, 40), b"DSDT");
     let facs = u32_at(fadt, 36);
     assert_eq!(facs % 64, 0);
@@ -102,6 +104,19 @@ fn the_dsdt_describes_the_balloon_where_there_is_one() {
     let name = b"\x08_HID\x0dLNRO0005\0";
     assert!(dsdt_holds(true, name) && dsdt_holds(true, &resources));
     assert!(!dsdt_holds(false, name) && !dsdt_holds(false, &resources));
+}
+
+#[test]
+fn the_dsdt_describes_the_pvpanic_port() {
+    let device = [
+        // NameOp _HID, then a string.
+        &b"\x08_HID\x0dQEMU0001\0"[..],
+        // "I/O Port Descriptor": 16-bit decode, from 505h to 505h, alignment 1, length 1; "End Tag".
+        &[0x47, 1, 0x05, 0x05, 0x05, 0x05, 1, 1, 0x79, 0][..],
+    ];
+    assert!(device.iter().all(|part| dsdt_holds(false, part)));
+    // RDPT returns the field, WRPT stores its argument in it.
+    assert!(dsdt_holds(false, b"RDPT\x08\xa4PEPT") && dsdt_holds(false, b"WRPT\x09\x70\x68PEPT"));
 }
 
 #[test]

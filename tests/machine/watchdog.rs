@@ -1,0 +1,170 @@
+//! Guests that stop working, told by themselves (pvpanic, hypercall), by their watchdog device, or by the heartbeat rule; and those
+//! that only look like it.
+
+use anyhow::{Result, ensure};
+use lamina_tests::{Bench, Case, Session, field, pass_time, reply};
+
+use crate::linux::{self, TUNED, ask, attach};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::bios("watchdog::a_panic_is_told", panics),
+        Case::bios("watchdog::one_that_is_not_fed_ends_the_vm_and_says_so_afterwards", starved),
+        Case::bios("watchdog::one_that_is_fed_does_not", fed),
+        Case::bios("watchdog::the_heartbeat_finds_the_dead", dead),
+        Case::bios("watchdog::the_heartbeat_leaves_the_living_alone", alive),
+        Case::bios("watchdog::a_pause_is_no_silence", paused),
+        Case::bios("watchdog::linux_stops_feeding_and_then_panics", linux_drivers),
+    ]
+}
+
+/// A guest called like its kind.
+fn hang(kind: &str, settings: &str) -> String {
+    vm(kind, "hang", &format!("cmdline = \"kind={kind}\"\n{settings}"))
+}
+
+fn vm(name: &str, image: &str, settings: &str) -> String {
+    format!("[[vm]]\nname = \"{name}\"\nimage = \"{image}\"\nmemory = \"4M\"\n{settings}\n")
+}
+
+/// Listens until all of these were said, in any order.
+fn hears(session: &mut Session, wanted: &[&str]) -> Result<String> {
+    let mut heard = String::new();
+    while !wanted.iter().all(|text| heard.contains(text)) {
+        heard += &session.expect("\n")?;
+    }
+    Ok(heard)
+}
+
+fn panics(bench: &Bench) -> Result<()> {
+    let mut session = bench.machine().config(&(hang("pvpanic", "") + &hang("hypercall", ""))).boot()?;
+    hears(
+        &mut session,
+        &[
+            "pvpanic| hang: went on after a panic that is its own business",
+            "vm pvpanic: crashed: guest panic: told by the pvpanic port 0x505; RIP",
+            "vm hypercall: crashed: guest panic: told by the panic hypercall, code 0x2a; RIP",
+        ],
+    )?;
+    session.power_off()
+}
+
+/// Each life is told how the one before ended.
+fn starved(bench: &Bench) -> Result<()> {
+    let mut session = bench.machine().config(&hang("watchdog", "")).boot()?;
+    for fired in [0, 1, 1] {
+        let heard = session.expect("vm watchdog: crashed: watchdog: the guest did not feed it within 100 ms")?;
+        ensure!(heard.contains(&format!("boot status {fired};")), "the boot status is not {fired}: {heard}");
+        session.command("vm start watchdog")?;
+    }
+    session.power_off()
+}
+
+fn fed(bench: &Bench) -> Result<()> {
+    let mut session = bench.machine().config(&hang("fed", "")).boot()?;
+    let heard = session.expect("vm fed: stopped (exit code 0)")?;
+    ensure!(heard.contains("fed| verdict: pass"), "it ended without passing: {heard}");
+    session.power_off()
+}
+
+const LIMIT: &str = "watchdog = \"1s\"";
+
+fn dead(bench: &Bench) -> Result<()> {
+    let config = hang("halt", LIMIT)
+        + &hang("lock", LIMIT)
+        + &vm("spin", "spin", LIMIT)
+        + &vm("spins", "spin", &format!("{LIMIT}\nvcpus = 2\ncmdline = \"cpus=2\""))
+        + &vm("alone", "hang", &format!("{LIMIT}\nvcpus = 2\ncmdline = \"kind=halt\""));
+    let mut session = bench.machine().config(&config).boot()?;
+    let crashed = |name: &str| format!("vm {name}: crashed: heartbeat: no sign of life for ");
+    let names = ["halt", "lock", "spin", "spins", "alone"];
+    let wanted: Vec<String> = names.iter().map(|name| crashed(name)).collect();
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    let mut heard = hears(&mut session, &wanted)?;
+    heard += &session.expect("\n")?;
+    for (name, what) in names.into_iter().zip(["is halted", "goes around", "goes around", "goes around", "is halted"]) {
+        let line = heard.lines().find(|line| line.contains(&crashed(name))).unwrap_or_default();
+        ensure!(line.contains(&format!("{what} with interrupts disabled; RIP")), "vm {name} was told wrongly: {line}");
+    }
+    session.power_off()
+}
+
+/// Those that compute beside each other have the CPU for a part of the time only, and end by themselves; the idle one is there
+/// afterwards, and at its power button's service.
+fn alive(bench: &Bench) -> Result<()> {
+    let config = hang("busy", LIMIT) + &hang("half", &format!("{LIMIT}\nvcpus = 2")) + &vm("idle", "idle", LIMIT);
+    let mut session = bench.machine().config(&config).boot()?;
+    let heard = hears(&mut session, &["vm busy: stopped", "vm half: stopped"])?;
+    for name in ["busy", "half"] {
+        ensure!(heard.contains(&format!("{name}| verdict: pass")), "{name} ended without passing: {heard}");
+    }
+    session.send("")?;
+    session.expect(xtask::machine::PROMPT)?;
+    pass_time(&mut session, 5_000_000)?;
+    session.send("vm stop idle")?;
+    session.expect("vm idle: stopped (powered off)")?;
+    session.power_off()
+}
+
+/// A guest that is dead is not found hung while it is paused, for no time of its own passes.
+fn paused(bench: &Bench) -> Result<()> {
+    let mut session = bench.machine().config(&hang("halt", "watchdog = \"2s\"")).boot()?;
+    session.expect("halt| hang: halted for ever")?;
+    session.send("")?;
+    session.expect(xtask::machine::PROMPT)?;
+    session.command("vm pause halt")?;
+    pass_time(&mut session, 5_000_000)?;
+    let info = reply(&mut session, "vm info halt")?;
+    ensure!(field(&info, "/state")? == "paused", "it did not stay paused: {info}");
+    session.send("vm resume halt")?;
+    session.expect("vm halt: crashed: heartbeat: no sign of life for 2")?;
+    session.power_off()
+}
+
+/// Stock Linux with its own drivers, in two lives: its watchdog is fed, and then no more; after that it knows why it was started
+/// anew, and panics. The heartbeat rule watches all of it and finds nothing to say.
+fn linux_drivers(bench: &Bench) -> Result<()> {
+    let config = format!(
+        "[[vm]]\nname = \"linux\"\nimage = \"linux/vmlinux\"\ninitrd = \"linux/initramfs.cpio.gz\"\n\
+         cmdline = \"{TUNED}\"\nmemory = \"128M\"\nwatchdog = \"5s\"\n"
+    );
+    let mut session = bench.machine().memory_mib(640).config(&config).boot()?;
+    load_drivers(&mut session)?;
+    let found = ask(&mut session, "cd /sys/class/watchdog/watchdog0; cat identity bootstatus")?;
+    ensure!(found.contains("wdat_wdt") && found.lines().any(|line| line == "0"), "the watchdog is not as new: {found}");
+    ask(&mut session, "busybox watchdog -T 2 -t 1 /dev/watchdog")?;
+    ask(&mut session, "sleep 6")?;
+    let state = ask(&mut session, "cat state timeout")?;
+    ensure!(state.contains("active") && state.lines().any(|line| line == "2"), "it is not armed: {state}");
+    session.send("busybox killall -STOP watchdog")?;
+    session.expect("vm linux: crashed: watchdog: the guest did not feed it within 2000 ms")?;
+    detach(&mut session)?;
+
+    session.command("vm start linux")?;
+    load_drivers(&mut session)?;
+    // WDIOF_CARDRESET.
+    let found = ask(&mut session, "cat /sys/class/watchdog/watchdog0/bootstatus")?;
+    ensure!(found.lines().any(|line| line == "32"), "Linux does not know that its watchdog fired: {found}");
+    let events = ask(&mut session, "cat /sys/bus/platform/devices/QEMU0001:00/events")?;
+    ensure!(events.lines().any(|line| line == "0x3"), "Linux does not tell both events: {events}");
+    session.send("echo c > /proc/sysrq-trigger")?;
+    session.expect("vm linux: crashed: guest panic: told by the pvpanic port 0x505; RIP")?;
+    detach(&mut session)?;
+    session.power_off()
+}
+
+/// Loads the drivers from the shell of the guest that is booting.
+fn load_drivers(session: &mut Session) -> Result<()> {
+    session.expect("linux| verdict: pass linux shell")?;
+    attach(session)?;
+    let loaded = ask(session, "cd /lib/modules; for m in $(cat on-demand); do insmod $m.ko; done")?;
+    ensure!(!loaded.contains("insmod:"), "a driver cannot be loaded: {loaded}");
+    Ok(())
+}
+
+fn detach(session: &mut Session) -> Result<()> {
+    session.send_bytes(linux::DETACH)?;
+    session.send("")?;
+    session.expect(xtask::machine::PROMPT)?;
+    Ok(())
+}
