@@ -321,7 +321,10 @@ fn faults(vmm: &Vmm<'_>, name: String, number: Option<u64>) -> Result<FaultsView
     if let Some(number) = number
         && reports.iter().all(|report| report.number != number)
     {
-        return Err(format!("vm {name}: there is no report of fault {number}; it had {total}, the last {} are kept", reports.len()));
+        return Err(format!(
+            "vm {name}: there is no report of fault {number}; it had {total}, the last {} are kept",
+            reports.len()
+        ));
     }
     Ok(FaultsView::new(name, total, &reports, number))
 }

@@ -48,9 +48,16 @@ impl Vmm<'_> {
                     Err(error) => log::error!("{error}"),
                 }
             }
-            Some(restart) => self.restart_later(id, &format!("reset by the guest within {} of its start", format_duration_us(EARLY_US)), restart),
+            Some(restart) => self.restart_later(
+                id,
+                &format!("reset by the guest within {} of its start", format_duration_us(EARLY_US)),
+                restart,
+            ),
             None => {
-                let detail = format!("the guest reset itself within {} of its start, once too often", format_duration_us(EARLY_US));
+                let detail = format!(
+                    "the guest reset itself within {} of its start, once too often",
+                    format_duration_us(EARLY_US)
+                );
                 self.carry_out_policy(id, vcpu, *Fault::new(FaultKind::ResetLoop, detail), otherwise);
             }
         }
@@ -72,7 +79,9 @@ impl Vmm<'_> {
         match action {
             Action::Restart(restart) => self.restart_later(id, &detail, restart),
             Action::Stop => self.end(id, State::Crashed, detail),
-            Action::GiveUp(limit) => self.end(id, State::Crashed, format!("{detail}; it was restarted {limit} already")),
+            Action::GiveUp(limit) => {
+                self.end(id, State::Crashed, format!("{detail}; it was restarted {limit} already"))
+            }
             Action::Pause => self.stand_still(id, Event::FaultPause, detail),
             Action::Preserve => self.stand_still(id, Event::FaultPreserve, detail),
         }
@@ -131,7 +140,12 @@ impl Vmm<'_> {
         let manager = self.hypervisor.manager.lock();
         let waiting = manager.vms.iter().find(|vm| vm.id == id && vm.state == State::Restarting);
         if let Some((vm, down)) = waiting.and_then(|vm| Some((vm, waits_for(&manager, vm)?))) {
-            log::warn!("vm {}: not started anew until vm {} runs, which is {}", vm.config.name, down.config.name, down.state);
+            log::warn!(
+                "vm {}: not started anew until vm {} runs, which is {}",
+                vm.config.name,
+                down.config.name,
+                down.state
+            );
         }
     }
 
@@ -140,7 +154,8 @@ impl Vmm<'_> {
         loop {
             let now = time::now();
             let mut manager = self.hypervisor.manager.lock();
-            let due = |vm: &&Vm| vm.state == State::Restarting && vm.restart_at <= now && waits_for(&manager, vm).is_none();
+            let due =
+                |vm: &&Vm| vm.state == State::Restarting && vm.restart_at <= now && waits_for(&manager, vm).is_none();
             let Some(id) = manager.vms.iter().find(due).map(|vm| vm.id) else { return };
             // One that waited longer than its appointment has none any more.
             manager.cancel_appointments(id);

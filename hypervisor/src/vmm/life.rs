@@ -95,8 +95,11 @@ impl Vmm<'_> {
     /// Starts VMs, after what they come after. All of them, or none.
     fn start(&mut self, ids: &[u32]) -> Result<Vec<String>, String> {
         let manager = self.hypervisor.manager.lock();
-        let vms: Vec<(u32, VmConfig, bool)> =
-            manager.vms.iter().map(|vm| (vm.id, vm.config.clone(), vm.state.is_alive() && !vm.state.is_down())).collect();
+        let vms: Vec<(u32, VmConfig, bool)> = manager
+            .vms
+            .iter()
+            .map(|vm| (vm.id, vm.config.clone(), vm.state.is_alive() && !vm.state.is_down()))
+            .collect();
         drop(manager);
         let configs: Vec<VmConfig> = vms.iter().map(|(_, config, _)| config.clone()).collect();
         let wanted = vms.iter().enumerate().filter(|(_, (id, ..))| ids.contains(id)).map(|(index, _)| index);

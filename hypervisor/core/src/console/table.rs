@@ -411,9 +411,10 @@ fn tail(given: &Arguments) -> Result<Option<usize>, String> {
 }
 
 fn faults(given: &Arguments) -> Result<Command, String> {
-    let number = given.positional().get(1).map(|number| {
-        number.parse().map_err(|_| format!("{}: not the number of a fault", number.escape_debug()))
-    });
+    let number = given
+        .positional()
+        .get(1)
+        .map(|number| number.parse().map_err(|_| format!("{}: not the number of a fault", number.escape_debug())));
     Ok(Command::VmFaults { name: given.first(), number: number.transpose()? })
 }
 

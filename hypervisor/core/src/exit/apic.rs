@@ -20,7 +20,9 @@ pub(super) fn handle_access(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
     match exit.qualification >> 12 & 0xf {
         // The exit does not tell the linear address: the guest's page tables are walked for it.
         LINEAR_READ | LINEAR_WRITE => mmio::emulate(ctx, GuestPhysAddr(APIC_PAGE.0 | exit.qualification & 0xfff), None),
-        LINEAR_FETCH => stop(ctx, FaultKind::OutsideMemory, "the guest fetched an instruction from the local APIC's page"),
+        LINEAR_FETCH => {
+            stop(ctx, FaultKind::OutsideMemory, "the guest fetched an instruction from the local APIC's page")
+        }
         LINEAR_IN_DELIVERY | PHYSICAL_IN_DELIVERY => stop(
             ctx,
             FaultKind::OutsideMemory,

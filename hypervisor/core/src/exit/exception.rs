@@ -41,9 +41,11 @@ pub(super) fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
     let event = Event::from_information(exit.interruption_info, exit.interruption_error, exit.instruction_len);
     match event {
         Some(Event { kind: EventKind::Nmi, .. }) => Outcome::Resume,
-        Some(Event { kind: EventKind::HardwareException, vector: MACHINE_CHECK, .. }) => {
-            super::stop(ctx, FaultKind::MachineCheck, "machine check: the hardware reported an error while the guest ran")
-        }
+        Some(Event { kind: EventKind::HardwareException, vector: MACHINE_CHECK, .. }) => super::stop(
+            ctx,
+            FaultKind::MachineCheck,
+            "machine check: the hardware reported an error while the guest ran",
+        ),
         Some(event) => {
             if event.vector == PAGE_FAULT {
                 *ctx.cr2 = exit.qualification;

@@ -171,9 +171,8 @@ pub(super) fn outcome_of(fault: Fault, ctx: &mut Context<'_>, gpa: GuestPhysAddr
         Fault::Unbacked(page) => Outcome::Populate(page),
         Fault::Unsupported(bytes) => {
             let rip = ctx.state.read(GuestField::Rip);
-            let detail = format!(
-                "MMIO instruction not supported: bytes {bytes} at RIP {rip:#x}, guest-physical address {gpa}"
-            );
+            let detail =
+                format!("MMIO instruction not supported: bytes {bytes} at RIP {rip:#x}, guest-physical address {gpa}");
             crash(FaultKind::UnsupportedInstruction, detail)
         }
     }

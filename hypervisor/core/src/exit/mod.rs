@@ -142,8 +142,12 @@ pub fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
         | ExitReason::Tdcall => Outcome::Inject(Event::INVALID_OPCODE),
         // Not there either, but what refuses them is the MSR they name.
         ExitReason::Rdmsrlist | ExitReason::Wrmsrlist => Outcome::Inject(Event::GENERAL_PROTECTION),
-        ExitReason::TripleFault => stop(ctx, FaultKind::TripleFault, "triple fault: an exception could not be delivered, nor the double fault"),
-        ExitReason::TaskSwitch => stop(ctx, FaultKind::TaskSwitch, "task switch through a task gate or TSS, which Lamina does not support"),
+        ExitReason::TripleFault => {
+            stop(ctx, FaultKind::TripleFault, "triple fault: an exception could not be delivered, nor the double fault")
+        }
+        ExitReason::TaskSwitch => {
+            stop(ctx, FaultKind::TaskSwitch, "task switch through a task gate or TSS, which Lamina does not support")
+        }
         ExitReason::EptMisconfiguration => ept::handle_misconfiguration(exit, ctx),
         ExitReason::InvalidGuestState | ExitReason::MsrLoading | ExitReason::MachineCheckOnEntry => {
             let kind = if reason == ExitReason::MachineCheckOnEntry {

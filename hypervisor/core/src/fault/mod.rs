@@ -108,7 +108,9 @@ impl FaultKind {
             Self::UnhandledExit => "the guest did something that the hypervisor has no answer to",
             Self::TaskSwitch => "the guest switched tasks by hardware, which is not supported",
             Self::EptMisconfiguration => "the hypervisor's page tables for the guest are wrong",
-            Self::OutsideMemory => "the guest has code, a page table, a stack or a descriptor table where it has no memory",
+            Self::OutsideMemory => {
+                "the guest has code, a page table, a stack or a descriptor table where it has no memory"
+            }
             Self::AccessLoop => "the guest does nothing but access memory that is not there",
             Self::UnsupportedInstruction => "the guest used an instruction on device registers that is not emulated",
             Self::MachineCheck => "the hardware reported an error while the guest ran",

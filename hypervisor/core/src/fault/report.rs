@@ -34,8 +34,7 @@ pub struct FaultReport {
 impl FaultReport {
     /// Takes over what counts of a VM's counters.
     pub fn count(&mut self, counters: &ExitCounters) {
-        self.exits =
-            counters.by_reason().iter().copied().enumerate().filter(|&(_, count)| count > 0).collect();
+        self.exits = counters.by_reason().iter().copied().enumerate().filter(|&(_, count)| count > 0).collect();
         self.unknown =
             [&counters.unknown_ports, &counters.unknown_msrs, &counters.unknown_pages].map(crate::exit::Tally::total);
     }

@@ -89,11 +89,15 @@ fn what_cannot_be_read_is_told_as_such() {
     // A RIP that is no address, a stack that ends where memory does, and frame pointers in a circle.
     vcpu.write(GuestField::Cr3, PML4);
     vcpu.write(GuestField::Rip, 0x8000_0000_0000_0000);
-    vcpu.write(GuestField::Rsp, (4 << 20) - 12);
-    write(&mut memory, 0x9000, 0x9000);
-    let lost = capture(&vcpu, &Gprs { rbp: 0x9000, ..Gprs::default() }, &memory);
+    let end = 4 << 20;
+    vcpu.write(GuestField::Rsp, end - 28);
+    write(&mut memory, end - 16, end - 16);
+    write(&mut memory, end - 8, 0x77);
+    let lost = capture(&vcpu, &Gprs { rbp: end - 16, ..Gprs::default() }, &memory);
     assert!(matches!(lost.rip_walk.end, Err(WalkFault::NotCanonical { .. })));
-    assert_eq!((lost.code.1.len(), lost.stack.len(), lost.frames), (0, 1, Vec::from([(0x9000, 0)])));
+    assert_eq!((lost.code.1.len(), lost.stack.len(), lost.frames), (0, 3, Vec::from([(end - 16, 0x77)])));
+    // What is below the stack is no frame.
+    assert!(capture(&vcpu, &Gprs { rbp: end - 36, ..Gprs::default() }, &memory).frames.is_empty());
 }
 
 #[test]
@@ -125,8 +129,16 @@ fn the_log_keeps_the_last_reports() {
     for _ in 0..20 {
         let number = log.next_number();
         let fault = *Fault::new(FaultKind::TripleFault, "x");
-        let mut report =
-            FaultReport { number, at_us: 0, start: 1, ran_us: 0, fault, exits: [].into(), unknown: [0; 3], action: "".into() };
+        let mut report = FaultReport {
+            number,
+            at_us: 0,
+            start: 1,
+            ran_us: 0,
+            fault,
+            exits: [].into(),
+            unknown: [0; 3],
+            action: "".into(),
+        };
         report.count(&counters);
         assert_eq!((report.exits.as_slice(), report.unknown), (&[(10, 1)][..], [0, 1, 0]));
         log.push(report, KEPT_REPORTS);
@@ -139,7 +151,9 @@ fn the_log_keeps_the_last_reports() {
 fn limits_are_read_and_written() {
     assert_eq!(RestartLimit::parse("3 in 60s"), Some(RestartLimit::DEFAULT));
     assert_eq!(RestartLimit::DEFAULT.to_string(), "3 in 60s");
-    for text in ["", "3", "3in60s", "3 in", "0 in 60s", "101 in 60s", "3 in 999ms", "3 in 3601s", "-1 in 60s", "3 in 60"] {
+    for text in
+        ["", "3", "3in60s", "3 in", "0 in 60s", "101 in 60s", "3 in 999ms", "3 in 3601s", "-1 in 60s", "3 in 60"]
+    {
         assert_eq!(RestartLimit::parse(text), None, "{text}");
     }
     assert_eq!(RestartLimit::parse("100 in 1500ms"), Some(RestartLimit { restarts: 100, within_us: 1_500_000 }));
@@ -179,7 +193,11 @@ fn a_reset_after_a_while_is_no_matter() {
     }
     assert_eq!(recovery.after_reset(limit, EARLY_US - 1, 0).unwrap().nth, 1);
     assert_eq!(recovery.after_reset(limit, EARLY_US - 1, 1), None);
-    assert_eq!(recovery.after_fault(OnFault::Restart, limit, false, 2), Action::GiveUp(limit), "resets count with faults");
+    assert_eq!(
+        recovery.after_fault(OnFault::Restart, limit, false, 2),
+        Action::GiveUp(limit),
+        "resets count with faults"
+    );
     assert!(recovery.after_reset(limit, 0, 60_000_000).is_some(), "the limit's time is over");
 }
 

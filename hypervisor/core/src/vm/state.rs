@@ -257,8 +257,8 @@ pub fn transition(state: State, cause: impl Into<Cause>) -> Result<State, Refusa
 /// The table: one row for each cause, with the states it is allowed in and where it leads.
 const fn next(state: State, cause: Cause) -> Option<State> {
     use State::{
-        Crashed, Defined, Destroyed, Paused, PausedFault, PausedMemory, Preserved, Restarting, Running, Starting, Stopped,
-        Stopping,
+        Crashed, Defined, Destroyed, Paused, PausedFault, PausedMemory, Preserved, Restarting, Running, Starting,
+        Stopped, Stopping,
     };
     match (cause, state) {
         (Cause::Verb(Verb::Start), Defined | Stopped | Crashed | Preserved | Restarting) => Some(Starting),
@@ -346,8 +346,8 @@ fn allowed_states(cause: Cause) -> String {
 /// What the operator probably wants instead: a command, and what it is good for.
 const fn way_out(state: State, refused: Verb) -> Option<(&'static str, &'static str)> {
     use State::{
-        Crashed, Defined, Destroyed, Paused, PausedFault, PausedMemory, Preserved, Restarting, Running, Starting, Stopped,
-        Stopping,
+        Crashed, Defined, Destroyed, Paused, PausedFault, PausedMemory, Preserved, Restarting, Running, Starting,
+        Stopped, Stopping,
     };
     Some(match (refused, state) {
         (_, Destroyed) => return None,

@@ -134,7 +134,10 @@ fn what_is_not_given_has_its_documented_default() {
     assert_eq!((vm.vcpus, vm.weight, vm.cap_percent, vm.reservation_percent, vm.priority), (1, 100, None, 0, 50));
     assert_eq!((vm.affinity, vm.replicas, vm.stop_grace_us), (CpuSet::ALL, 1, None));
     assert_eq!((vm.after.as_slice(), vm.group.as_ref()), (&[] as &[String], None));
-    assert_eq!((vm.on_fault, vm.restart_limit, vm.access_loop), (OnFault::Stop, RestartLimit::DEFAULT, Some(10_000_000)));
+    assert_eq!(
+        (vm.on_fault, vm.restart_limit, vm.access_loop),
+        (OnFault::Stop, RestartLimit::DEFAULT, Some(10_000_000))
+    );
     let host = &config.host;
     assert_eq!((host.cpus, host.overcommit_percent, host.stop_grace_us), (None, 100, 30_000_000));
     assert_eq!((host.sched_policy, host.alloc_strategy), (PolicyKind::Fair, Strategy::Need));
@@ -324,8 +327,7 @@ fn set_memory(vm: VmConfig) -> impl proptest::strategy::Strategy<Value = VmConfi
     let life = (any::<u32>(), any::<bool>(), any::<bool>(), proptest::option::of(0u64..=3_600_000_000));
     let limit = (1u32..=100, 1_000_000u64..=3_600_000_000);
     let limit = limit.prop_map(|(restarts, within_us)| RestartLimit { restarts, within_us });
-    let fault =
-        (proptest::sample::select(&OnFault::ALL[..]), limit, proptest::option::of(1000u64..=u32::MAX.into()));
+    let fault = (proptest::sample::select(&OnFault::ALL[..]), limit, proptest::option::of(1000u64..=u32::MAX.into()));
     (pages, life, fault).prop_map(move |((pages, min, max), life, (on_fault, restart_limit, access_loop))| VmConfig {
         memory_bytes: pages * 4096,
         memory_min_bytes: min.map(|min| (256 + min % (pages - 255)) * 4096),

@@ -164,7 +164,13 @@ fn web() -> VmConfig {
 #[test]
 fn a_change_is_all_or_nothing() {
     let words = ["weight=200", "cap=150", "quantum=5ms", "priority=9", "reservation=50", "affinity=0-1", "memory=96M"];
-    let change = VmChange::parse(words.into_iter().chain(["stop_grace=2s", "weight=300", "on_fault=pause", "restart_limit=1 in 2s"])).unwrap();
+    let change = VmChange::parse(words.into_iter().chain([
+        "stop_grace=2s",
+        "weight=300",
+        "on_fault=pause",
+        "restart_limit=1 in 2s",
+    ]))
+    .unwrap();
     let changed = change.apply(&web(), true).unwrap();
     assert_eq!((changed.weight, changed.cap_percent, changed.quantum_us), (300, Some(150), 5000));
     assert_eq!((changed.priority, changed.reservation_percent, changed.memory_bytes), (9, 50, 96 << 20));

@@ -14,7 +14,14 @@ impl View for FaultsView {
     fn text(&self) -> String {
         let Some(last) = self.reports.last() else { return format!("vm {}: no faults\n", self.vm) };
         let rows = self.reports.iter().map(|report| {
-            vec_of([&report.number, &seconds(report.at_us), &report.start, &report.kind, &report.action, &report.detail])
+            vec_of([
+                &report.number,
+                &seconds(report.at_us),
+                &report.start,
+                &report.kind,
+                &report.action,
+                &report.detail,
+            ])
         });
         let list = table(&["<FAULT", "<AT", "<START", "KIND", "ACTION", "WHAT"], rows);
         let shown = self.shown.unwrap_or(last.number);
@@ -59,11 +66,20 @@ impl VcpuFaultView {
             vec_of([&"", &row.name, &dash(&row.selector), &row.base, &row.limit, &dash(&row.access_rights)])
         });
         text += &table(&["", "SEGMENT", "SELECTOR", "BASE", "LIMIT", "RIGHTS"], segments);
-        text += &format!("code at {}\n  {}\n", self.code_address, if self.code.is_empty() { "cannot be read" } else { &self.code });
+        text += &format!(
+            "code at {}\n  {}\n",
+            self.code_address,
+            if self.code.is_empty() { "cannot be read" } else { &self.code }
+        );
         for walk in &self.walks {
             text += &format!("{} {} through the page tables\n", walk.of, walk.address);
             let entries = walk.entries.iter().map(|row| {
-                vec_of([&"", &row.level, &format!("at {}", row.address), &row.value.as_deref().unwrap_or("is not in RAM")])
+                vec_of([
+                    &"",
+                    &row.level,
+                    &format!("at {}", row.address),
+                    &row.value.as_deref().unwrap_or("is not in RAM"),
+                ])
             });
             text += &table(&[], entries);
             text += &match (&walk.leads_to, &walk.fault) {

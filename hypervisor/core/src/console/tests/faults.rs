@@ -54,7 +54,10 @@ fn a_report_is_the_same_as_text_and_json() {
     let reports = [Arc::new(report(4)), Arc::new(FaultReport { number: 5, ..report(5) })];
     let view = FaultsView::new("web".into(), 5, &reports, None);
     let json: Value = serde_json::from_str(&render(&view, true)).unwrap();
-    assert_eq!((&json["vm"], &json["faults"], json["reports"].as_array().unwrap().len()), (&json!("web"), &json!(5), 2));
+    assert_eq!(
+        (&json["vm"], &json["faults"], json["reports"].as_array().unwrap().len()),
+        (&json!("web"), &json!(5), 2)
+    );
     let first = &json["reports"][0];
     assert_eq!((&first["kind"], &first["action"]), (&json!("invalid-guest-state"), &json!("paused")));
     assert_eq!(

@@ -235,7 +235,13 @@ fn registers(from: &Registers) -> Vec<RegisterRow> {
 fn segments(from: &Registers) -> Vec<SegmentRow> {
     let segment = |&(name, SegmentState { selector, base, limit, access_rights }): &(&'static str, SegmentState)| {
         let selector = Some(hex(selector.into()));
-        SegmentRow { name, selector, base: hex(base), limit: hex(limit.into()), access_rights: Some(hex(access_rights.into())) }
+        SegmentRow {
+            name,
+            selector,
+            base: hex(base),
+            limit: hex(limit.into()),
+            access_rights: Some(hex(access_rights.into())),
+        }
     };
     let tables = [("GDTR", from.gdtr), ("IDTR", from.idtr)].map(|(name, table)| SegmentRow {
         name,
