@@ -11,13 +11,13 @@
 //! - `unsupported`: loads the FPU from a device register;
 //! - `reset`: resets itself through the reset control register.
 //!
-//! `after_ms=N` is how long it computes before. It fails where its memory does not start out as zero: a restart must not show it
+//! `after_ms=N` is how long it computes before; `cpus=N` has the other processors spin meanwhile. It fails where its memory does not start out as zero: a restart must not show it
 //! what an earlier life has left there.
 #![no_std]
 #![no_main]
 
 use core::arch::global_asm;
-use guest::{boot_info, check, cpu, fail, guest_main, pass, port, println, timer};
+use guest::{boot_info, check, cpu, fail, guest_main, pass, port, println, smp, timer};
 
 guest_main!(main);
 
@@ -30,6 +30,9 @@ const SCRATCH: *mut u64 = 0x30_0000 as *mut u64;
 global_asm!(
     ".pushsection .text.fault,\"ax\",@progbits",
     "fault_triple:",
+    "    xor ebp, ebp", // one frame, the outermost
+    "    push rbp",
+    "    mov rbp, rsp",
     "    lidt [rip + fault_no_table]",
     "fault_triple_at:",
     "    ud2",
@@ -117,6 +120,11 @@ unsafe extern "C" {
 fn main() {
     cpu::disable_interrupts();
     check_scrubbed();
+    let cpus = boot_info::option("cpus").unwrap_or(1) as usize;
+    if cpus > 1 {
+        check!(cpus <= smp::find(), "cpus={cpus}: there are fewer");
+        (1..cpus).for_each(|index| smp::start(index, |_| spin()));
+    }
     let ms = boot_info::option("after_ms").unwrap_or(0);
     let begin = cpu::read_tsc();
     while cpu::read_tsc() - begin < timer::ticks(ms * 1000) {}
@@ -139,6 +147,12 @@ fn main() {
     // SAFETY: what follows is the purpose of this kernel.
     unsafe { what() };
     fail!("went on after {kind}");
+}
+
+fn spin() -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
 }
 
 /// The host gives zeroed memory at each start; what is written here must not be seen by the next life.

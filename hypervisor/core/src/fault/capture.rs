@@ -123,7 +123,7 @@ impl Capture {
             rip_walk: space.walk(code, AccessKind::Fetch),
             rsp_walk: space.walk(stack, AccessKind::Read),
             stack: space.stack(stack, word_bytes(mode)),
-            frames: space.frames(registers.gprs.rbp, word_bytes(mode)),
+            frames: space.frames(registers.gprs.rbp, stack, word_bytes(mode)),
             exits: subject.trail.exits(),
             registers,
         }
@@ -263,10 +263,11 @@ impl Space<'_> {
         addresses.map_while(|address| Some((address, self.word(address, word_bytes)?))).collect()
     }
 
-    /// A frame pointer points to the caller's, which lies higher on the stack, and beside it is the return address.
-    fn frames(&self, mut pointer: u64, word_bytes: usize) -> Vec<(u64, u64)> {
+    /// A frame pointer points to the caller's, which lies higher on the stack, and beside it is the return address. What points
+    /// below the `stack` is none.
+    fn frames(&self, mut pointer: u64, stack: u64, word_bytes: usize) -> Vec<(u64, u64)> {
         let mut frames = Vec::new();
-        while frames.len() < FRAMES && pointer != 0 {
+        while frames.len() < FRAMES && pointer >= stack {
             let behind = pointer.wrapping_add(word_bytes as u64);
             let words = self.word(pointer, word_bytes).zip(self.word(behind, word_bytes));
             let Some((callers, return_address)) = words else { break };

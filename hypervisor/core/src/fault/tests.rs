@@ -89,11 +89,15 @@ fn what_cannot_be_read_is_told_as_such() {
     // A RIP that is no address, a stack that ends where memory does, and frame pointers in a circle.
     vcpu.write(GuestField::Cr3, PML4);
     vcpu.write(GuestField::Rip, 0x8000_0000_0000_0000);
-    vcpu.write(GuestField::Rsp, (4 << 20) - 12);
-    write(&mut memory, 0x9000, 0x9000);
-    let lost = capture(&vcpu, &Gprs { rbp: 0x9000, ..Gprs::default() }, &memory);
+    let end = 4 << 20;
+    vcpu.write(GuestField::Rsp, end - 28);
+    write(&mut memory, end - 16, end - 16);
+    write(&mut memory, end - 8, 0x77);
+    let lost = capture(&vcpu, &Gprs { rbp: end - 16, ..Gprs::default() }, &memory);
     assert!(matches!(lost.rip_walk.end, Err(WalkFault::NotCanonical { .. })));
-    assert_eq!((lost.code.1.len(), lost.stack.len(), lost.frames), (0, 1, Vec::from([(0x9000, 0)])));
+    assert_eq!((lost.code.1.len(), lost.stack.len(), lost.frames), (0, 3, Vec::from([(end - 16, 0x77)])));
+    // What is below the stack is no frame.
+    assert!(capture(&vcpu, &Gprs { rbp: end - 36, ..Gprs::default() }, &memory).frames.is_empty());
 }
 
 #[test]
