@@ -4,6 +4,7 @@
 mod accounting;
 mod alloc;
 mod console;
+mod hostile;
 mod isolation;
 mod latency;
 mod lifecycle;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let cases = [
         tiny_guests::cases(),
         isolation::cases(),
+        hostile::cases(),
         preemption::cases(),
         lifecycle::cases(),
         lifecycle_rounds::cases(),
