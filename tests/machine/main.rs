@@ -13,6 +13,7 @@ mod linux;
 mod preemption;
 mod refusals;
 mod sched;
+mod shortage;
 mod smp;
 mod steal;
 mod tiny_guests;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         latency::cases(),
         steal::cases(),
         alloc::cases(),
+        shortage::cases(),
         smp::cases(),
         console::cases(),
         refusals::cases(),
