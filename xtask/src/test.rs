@@ -63,6 +63,11 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         }
         command.arg("--").args(&options.filter);
         count(command, &mut tally)?;
+        // What fuzzing has found, replayed.
+        let mut command = cargo_test(workspace);
+        command.args(["--manifest-path", "fuzz/Cargo.toml", "--target-dir"]).arg(workspace.target().join("fuzz/build"));
+        command.arg("--").args(&options.filter);
+        count(command, &mut tally)?;
     }
     let mut command = cargo_test(workspace);
     command.args(["--package", "lamina-tests", "--test", "machine", "--"]);
