@@ -18,6 +18,7 @@ mod entry;
 pub mod paging;
 pub mod pic;
 pub mod port;
+pub mod power;
 pub mod ram;
 pub mod serial;
 pub mod smp;

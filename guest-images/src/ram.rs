@@ -72,11 +72,25 @@ pub fn fill(page: u64, pass: u64) {
 
 /// Fails where a page does not hold the pattern of a pass.
 pub fn verify(page: u64, pass: u64) {
-    for address in pattern_addresses(page) {
-        let (found, expected) = (read(address), pattern(address, pass));
-        if found != expected {
-            crate::fail!("{address:#x} holds {found:#x}, {expected:#x} was written");
-        }
+    pattern_addresses(page).for_each(|address| verify_word(address, pass));
+}
+
+/// Writes the pattern of a pass to every word of a page.
+pub fn fill_whole(page: u64, pass: u64) {
+    for address in (page..page + PAGE_SIZE).step_by(8) {
+        write(address, pattern(address, pass));
+    }
+}
+
+/// Fails where a word of a page does not hold the pattern of a pass.
+pub fn verify_whole(page: u64, pass: u64) {
+    (page..page + PAGE_SIZE).step_by(8).for_each(|address| verify_word(address, pass));
+}
+
+fn verify_word(address: u64, pass: u64) {
+    let (found, expected) = (read(address), pattern(address, pass));
+    if found != expected {
+        crate::fail!("{address:#x} holds {found:#x}, {expected:#x} was written");
     }
 }
 

@@ -10,7 +10,7 @@ const LINE_STATUS: u16 = COM1 + 5;
 const THRE: u8 = 1 << 5;
 
 /// 115,200 baud, 8 data bits, no parity, FIFO on, no interrupts.
-pub(crate) fn init() {
+pub fn init() {
     port::write_u8(COM1 + 1, 0);
     port::write_u8(COM1 + 3, 0x80);
     port::write_u8(COM1, 1);

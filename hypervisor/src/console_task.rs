@@ -16,7 +16,7 @@ use lamina_core::console::{
 };
 use lamina_core::resources::TargetChange;
 use lamina_core::vm::Verb;
-use lamina_hw::{power, serial, time};
+use lamina_hw::{mem, power, serial, time};
 
 /// Ctrl-], which detaches the terminal from a VM, as in telnet.
 const DETACH: u8 = 0x1d;
@@ -302,6 +302,7 @@ fn execute(vmm: &mut Vmm<'_>, request: Request) -> String {
             let (bytes, lost) = logger::recent();
             Ok(render(&LogView::new("lamina", &bytes, lost, tail), json))
         }
+        Command::RefuseFrames { nth, command } => return refusing(vmm, nth, Request { command: *command, json }),
         Command::Version => Ok(render(&views::version(hypervisor), json)),
         Command::Reboot => {
             logger::print("rebooting\n");
@@ -329,6 +330,18 @@ fn faults(vmm: &Vmm<'_>, name: String, number: Option<u64>) -> Result<FaultsView
         ));
     }
     Ok(FaultsView::new(name, total, &reports, number))
+}
+
+/// Does a command with its `nth` request for frames refused. The order is taken back with the command, so that none is left on;
+/// while it stands, a guest that touches a page on another CPU makes a request too.
+fn refusing(vmm: &mut Vmm<'_>, nth: u64, request: Request) -> String {
+    let json = request.json;
+    mem::refuse_frames(Some(nth));
+    let answer = execute(vmm, request);
+    match mem::refuse_frames(None).filter(|_| !json) {
+        None => answer,
+        Some(left) => format!("{answer}debug: {} requests for frames were made, none of them refused\n", nth - left),
+    }
 }
 
 fn done(what: &str, json: bool) -> String {

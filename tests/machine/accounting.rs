@@ -72,7 +72,7 @@ fn rows<'state>(state: &'state Value, pointer: &str) -> Result<&'state Vec<Value
 }
 
 /// What is held: bytes of the hypervisor's heap, all frames that are not free, and VPIDs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Holdings {
     heap_used_bytes: u64,
     free_frames: u64,

@@ -5,6 +5,7 @@ mod accounting;
 mod alloc;
 mod console;
 mod faults;
+mod hostile;
 mod isolation;
 mod latency;
 mod lifecycle;
@@ -15,6 +16,7 @@ mod preemption;
 mod refusals;
 mod sched;
 mod security;
+mod shortage;
 mod smp;
 mod steal;
 mod tiny_guests;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         isolation::cases(),
         panic::cases(),
         faults::cases(),
+        hostile::cases(),
         preemption::cases(),
         lifecycle::cases(),
         lifecycle_rounds::cases(),
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         latency::cases(),
         steal::cases(),
         alloc::cases(),
+        shortage::cases(),
         smp::cases(),
         console::cases(),
         refusals::cases(),

@@ -11,6 +11,7 @@ pub mod disk_image;
 pub mod doctor;
 pub mod extract_vmlinux;
 pub mod flash;
+pub mod fuzz;
 pub mod gdb;
 pub mod lint;
 pub mod machine;

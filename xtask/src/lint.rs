@@ -15,7 +15,7 @@ const HOST_CRATES: [&str; 3] = ["lamina-core", "xtask", "lamina-tests"];
 const BARE_CRATES: [&str; 2] = ["lamina-hw", "lamina"];
 
 /// The crates outside the workspace.
-const OUTSIDE: [&str; 2] = ["boot", "guest-images"];
+const OUTSIDE: [&str; 3] = ["boot", "guest-images", "fuzz"];
 
 /// Options of `cargo xtask lint`.
 #[derive(Debug, clap::Args)]
@@ -51,6 +51,10 @@ fn clippy(workspace: &Workspace) -> Result<()> {
         host.args(["--package", name]);
     }
     process::run(host.args(["--", "-D", "warnings"]))?;
+    let mut fuzz = Command::new("cargo");
+    fuzz.current_dir(workspace.root()).args(["clippy", "--quiet", "--tests", "--manifest-path", "fuzz/Cargo.toml"]);
+    fuzz.arg("--target-dir").arg(workspace.target().join("fuzz/build"));
+    process::run(fuzz.args(["--", "-D", "warnings"]))?;
     bare_clippy(workspace)
 }
 

@@ -16,12 +16,16 @@ const HOST_CRATES: [&str; 2] = ["lamina-core", "xtask"];
 /// The environment variable with the seed of `proptest`.
 const PROPTEST_SEED: &str = "PROPTEST_RNG_SEED";
 
+/// The environment variable with the number of seeds that the hostile guests of the whole-machine tests get.
+pub const HOSTILE_SEEDS: &str = "LAMINA_HOSTILE_SEEDS";
+
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
         cargo xtask test                          everything\n  \
         cargo xtask test linux                    tests with `linux` in their name\n  \
-        cargo xtask test guest --firmware uefi    the tiny guests, by UEFI")]
+        cargo xtask test guest --firmware uefi    the tiny guests, by UEFI\n  \
+        cargo xtask test hostile --seeds 200      hostile guests, a long run")]
 pub struct Options {
     /// Only tests with this in their name
     filter: Option<String>,
@@ -31,6 +35,9 @@ pub struct Options {
     /// Whole-machine tests that take very long too; a filter that begins with their suite's name asks for them as well
     #[arg(long)]
     long: bool,
+    /// How many seeds the tests of hostile guests try (default: a few)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: Option<u64>,
     #[command(flatten)]
     setup: setup::Options,
 }
@@ -39,7 +46,7 @@ impl Options {
     /// Every test, without questions.
     #[must_use]
     pub fn everything(setup: setup::Options) -> Self {
-        Self { filter: None, firmware: None, long: false, setup }
+        Self { filter: None, firmware: None, long: false, seeds: None, setup }
     }
 }
 
@@ -56,12 +63,20 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         }
         command.arg("--").args(&options.filter);
         count(command, &mut tally)?;
+        // What fuzzing has found, replayed.
+        let mut command = cargo_test(workspace);
+        command.args(["--manifest-path", "fuzz/Cargo.toml", "--target-dir"]).arg(workspace.target().join("fuzz/build"));
+        command.arg("--").args(&options.filter);
+        count(command, &mut tally)?;
     }
     let mut command = cargo_test(workspace);
     command.args(["--package", "lamina-tests", "--test", "machine", "--"]);
     command.args(&options.filter);
     if options.long {
         command.arg("--include-ignored");
+    }
+    if let Some(seeds) = options.seeds {
+        command.env(HOSTILE_SEEDS, seeds.to_string());
     }
     let other = options.firmware.map(|firmware| match firmware {
         Firmware::Bios => Firmware::Uefi,

@@ -6,7 +6,7 @@ use crate::cpus;
 use crate::flight;
 use crate::hypervisor::Hypervisor;
 use crate::manager::Turn;
-use crate::vmm::check_heap;
+use crate::vmm::has_room_for_report;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::ops::ControlFlow;
@@ -177,7 +177,9 @@ impl VcpuTask {
     /// Looks at the vCPU as it is now, which brings it to this CPU. `None` where the hypervisor's heap is nearly full.
     #[cold]
     pub(super) fn capture(&mut self, machine: &Machine, root: &mut VmxRoot) -> Option<Capture> {
-        check_heap().ok()?;
+        if !has_room_for_report() {
+            return None;
+        }
         let Self { hw, context } = self;
         let tick = time::now().wrapping_sub(machine.lock().origin);
         let vmcs = root.load(hw);

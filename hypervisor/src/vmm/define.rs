@@ -1,6 +1,6 @@
 //! Creating VMs, and changing what they are given while they are there.
 
-use super::{Vmm, check_heap, count_memory};
+use super::{HEAP_PER_VM, Vmm, check_heap, count_memory};
 use crate::hypervisor::Hypervisor;
 use crate::manager::Manager;
 use crate::vm::Vm;
@@ -24,7 +24,7 @@ impl Vmm<'_> {
         let hypervisor = self.hypervisor;
         check_files(hypervisor, description)?;
         check_affinity(hypervisor, &description.affinity)?;
-        check_heap()?;
+        check_heap(description.replicas as usize, HEAP_PER_VM, description.vcpus)?;
         let configs = description.expand();
         let mut manager = hypervisor.manager.lock();
         count_memory(&mut manager);

@@ -4,7 +4,7 @@
 //! A VM that is to be started anew has ended meanwhile: it holds nothing, and is [`State::Restarting`] until its back-off is over
 //! and none of those that it comes after is down. Those that come after *it* run on.
 
-use super::{Vmm, check_heap};
+use super::{Vmm, has_room_for_report};
 use crate::manager::Manager;
 use crate::vm::Vm;
 use alloc::format;
@@ -89,7 +89,7 @@ impl Vmm<'_> {
 
     fn report(&self, id: u32, fault: Fault, action: Action) {
         let hypervisor = self.hypervisor;
-        let keep = if check_heap().is_ok() { KEPT_REPORTS } else { 1 };
+        let keep = if has_room_for_report() { KEPT_REPORTS } else { 1 };
         self.with_vm(id, |vm| {
             let mut report = FaultReport {
                 number: vm.faults.next_number(),

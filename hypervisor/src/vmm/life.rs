@@ -1,7 +1,7 @@
 //! A VM's life: what the operator's verbs do, and what follows when a guest comes to its end. What may follow what is said by
 //! [`transition`] alone.
 
-use super::{Vmm, check_heap};
+use super::{HEAP_PER_MACHINE, Vmm, check_heap};
 use crate::machine::{BuildRequest, Machine};
 use crate::manager::{Happened, News};
 use crate::vm::Vm;
@@ -234,13 +234,13 @@ impl Vmm<'_> {
     }
 
     fn build(&mut self, id: u32) -> Result<Machine, String> {
-        check_heap()?;
         let mut manager = self.hypervisor.manager.lock();
         let target = manager.allocator.target_bytes(id);
         let Some(vm) = manager.by_id(id) else { return Err("the VM is gone".to_string()) };
         let (slot, config, port) = (vm.slot, vm.config.clone(), Arc::clone(&vm.port));
         let (traced_exits, watchdog_fired) = (core::mem::take(&mut vm.trace_exits), vm.watchdog_fired);
         drop(manager);
+        check_heap(1, HEAP_PER_MACHINE, config.vcpus)?;
         let limit_frames = target.unwrap_or(config.memory_bytes) / PAGE_SIZE;
         let request = BuildRequest { vm: id, slot, config: &config, port, limit_frames, traced_exits, watchdog_fired };
         Machine::new(self.hypervisor, self.root, &request)

@@ -74,13 +74,35 @@ impl Vmm<'_> {
     }
 }
 
-/// Whether the hypervisor's heap has room for another VM or another start, besides what the console's answers take.
-pub(crate) fn check_heap() -> Result<(), String> {
+/// What defining a VM takes of the hypervisor's heap at most, its log above all, and what each of its vCPUs takes.
+const HEAP_PER_VM: usize = 80 << 10;
+/// What a VM's machine takes while it is alive.
+const HEAP_PER_MACHINE: usize = 128 << 10;
+/// What a vCPU takes of either.
+const HEAP_PER_VCPU: usize = 16 << 10;
+
+/// What the report of a fault takes.
+const HEAP_PER_REPORT: usize = 64 << 10;
+
+/// Whether there is room for the report of a fault.
+pub(crate) fn has_room_for_report() -> bool {
+    check_heap(1, HEAP_PER_REPORT, 0).is_ok()
+}
+
+/// Whether the hypervisor's heap has room for `count` times `each_bytes`, besides what the console's answers take. What is not
+/// there is refused here: once begun, a want of heap would be the end of the hypervisor.
+fn check_heap(count: usize, each_bytes: usize, vcpus: u16) -> Result<(), String> {
     const RESERVE_BYTES: usize = 1 << 20;
+    let wanted = (each_bytes + usize::from(vcpus) * HEAP_PER_VCPU).saturating_mul(count);
     let (used, all) = mem::heap_usage();
-    if all.saturating_sub(used) < RESERVE_BYTES {
+    let available = all.saturating_sub(used).saturating_sub(RESERVE_BYTES);
+    if wanted > available {
         return Err(format!(
-            "the hypervisor's heap is nearly full ({used} of {all} bytes): destroy VMs that are not needed"
+            "insufficient resources: hypervisor heap: requested {} KiB, available {} KiB of {} KiB; stop or destroy VMs that \
+             are not needed",
+            wanted >> 10,
+            available >> 10,
+            all >> 10
         ));
     }
     Ok(())

@@ -18,6 +18,9 @@ use super::{Emulator, Machine};
 /// What the console of Lamina prints when it waits for a command.
 pub const PROMPT: &str = "lamina> ";
 
+/// What Lamina prints last when it is wrong itself; nothing else comes then, or another boot.
+const PANIC_END: &str = "*** the machine ";
+
 /// How much of a command's end is waited for as its echo. The console's line editor scrolls a line that is wider than its
 /// terminal, so the beginning of a long one is not echoed in one piece.
 const ECHO_CHARS: usize = 20;
@@ -171,6 +174,7 @@ impl Session {
         match self.wait_for(|text| pattern.find(text).map(|found| found.end))? {
             Wait::Found(text) => Ok(text),
             Wait::Ended => bail!("the machine ended without {}{}", describe(&pattern), self.tail()),
+            Wait::Panicked => bail!("Lamina panicked{}", self.tail()),
             Wait::TimedOut => bail!("no {} within the time limit{}", describe(&pattern), self.tail()),
         }
     }
@@ -197,6 +201,7 @@ impl Session {
     pub fn wait_end(&mut self) -> Result<String> {
         match self.wait_for(|_| None)? {
             Wait::TimedOut => bail!("the machine did not end within the time limit{}", self.tail()),
+            Wait::Panicked => bail!("Lamina panicked{}", self.tail()),
             Wait::Found(text) => Ok(text),
             Wait::Ended => {
                 self.emulator.wait()?;
@@ -276,6 +281,9 @@ impl Session {
             if state.ended {
                 return Ok(Wait::Ended);
             }
+            if fresh.contains(PANIC_END) {
+                return Ok(Wait::Panicked);
+            }
             let Some(left) = self.deadline.checked_duration_since(Instant::now()) else {
                 return Ok(Wait::TimedOut);
             };
@@ -297,6 +305,7 @@ enum Wait {
     Found(String),
     Ended,
     TimedOut,
+    Panicked,
 }
 
 fn describe(pattern: &Pattern) -> String {

@@ -129,6 +129,13 @@ pub enum Command {
     },
     /// Which Lamina this is.
     Version,
+    /// Do a command with one of its requests for memory refused.
+    RefuseFrames {
+        /// Which request, from 1 on.
+        nth: u64,
+        /// The command.
+        command: Box<Command>,
+    },
     /// Restart the machine.
     Reboot,
     /// Switch the machine off.

@@ -1,6 +1,6 @@
 //! Every command of the console, in one table: its words, arguments, options, one line of help, and how it is built.
 
-use super::command::{Arguments, Command};
+use super::command::{Arguments, Command, Request};
 use super::create::{CREATE_OPTIONS, create};
 use crate::config::{VCPUS_MAX, ValueError, VmChange, alloc_strategy, grace, overcommit_percent, sched_policy};
 use crate::vm::{Targets, Verb};
@@ -116,6 +116,8 @@ const CHANGE: &[Argument] =
 const FAULT: &[Argument] =
     &[argument("NAME", Kind::Vm), Argument { name: "NUMBER", kind: Kind::Other, required: false, rest: false }];
 const PIN: &[Argument] = &[argument("NAME[/VCPU]", Kind::Vcpu), argument("CPUS", Kind::Other)];
+
+const REFUSAL: &[Argument] = &[argument("N", Kind::Other), argument("'COMMAND'", Kind::Other)];
 
 const TAIL: Opt = option("--tail", "LINES", Kind::Other, false);
 const EXITS: Opt = option("--exits", "COUNT", Kind::Other, false);
@@ -340,6 +342,13 @@ pub(super) static COMMANDS: &[Spec] = &[
         build: |_| Ok(Command::Version),
     },
     Spec {
+        words: &["debug", "refuse-frames"],
+        arguments: REFUSAL,
+        options: &[],
+        about: "do a VM's command with its Nth request for memory refused: a test of Lamina itself",
+        build: refusal,
+    },
+    Spec {
         words: &["reboot"],
         arguments: &[],
         options: &[],
@@ -364,6 +373,22 @@ pub(super) static COMMANDS: &[Spec] = &[
 
 fn verb(given: &Arguments, verb: Verb) -> Result<Command, String> {
     Ok(Command::VmVerb { verb, targets: targets(given)?, grace_us: None })
+}
+
+fn refusal(given: &Arguments) -> Result<Command, String> {
+    let nth = given.first();
+    let nth = nth
+        .parse()
+        .ok()
+        .filter(|&nth| nth > 0)
+        .ok_or_else(|| format!("{nth}: not the number of a request, from 1 on"))?;
+    let line = given.positional().get(1).map_or("", String::as_str);
+    match Request::parse(line).map_err(|error| error.message)? {
+        Some(Request { command: command @ (Command::VmCreate(_) | Command::VmVerb { .. }), .. }) => {
+            Ok(Command::RefuseFrames { nth, command: Box::new(command) })
+        }
+        _ => Err(format!("'{line}': not a command that changes VMs; write one in quotes, as in 'vm start web'")),
+    }
 }
 
 fn stop(given: &Arguments) -> Result<Command, String> {

@@ -38,6 +38,11 @@ pub(super) fn free(frame: Frame, count: usize, owner: Owner) {
     debug_assert!(matches!(freed, Some(Ok(()))), "frame {frame:?} x {count} was not {owner:?}'s");
 }
 
+/// Refuses the `nth` request for frames from now on, and that one alone, or no request any more: [`FrameAllocator::refuse`].
+pub fn refuse_frames(nth: Option<u64>) -> Option<u64> {
+    with_frames(|frames| frames.refuse(nth)).flatten()
+}
+
 /// Who holds how many frames.
 #[derive(Clone, Debug)]
 pub struct Accounting {

@@ -8,7 +8,7 @@ mod seal;
 mod window;
 
 pub(crate) use frames::init_frames;
-pub use frames::{Accounting, HostBuffer, HostFrame, accounting};
+pub use frames::{Accounting, HostBuffer, HostFrame, accounting, refuse_frames};
 pub(crate) use guest_ram::RamId;
 pub use guest_ram::{GuestRam, PopulateError};
 pub(crate) use heap::init as init_heap;

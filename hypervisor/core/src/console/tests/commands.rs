@@ -78,6 +78,10 @@ fn every_command() {
         ("dmesg", Command::Dmesg { tail: None }),
         ("dmesg --tail=5", Command::Dmesg { tail: Some(5) }),
         ("version", Command::Version),
+        (
+            "debug refuse-frames 3 'vm start web'",
+            Command::RefuseFrames { nth: 3, command: Box::new(verb(Verb::Start)) },
+        ),
         ("reboot", Command::Reboot),
         ("poweroff", Command::Poweroff),
     ] {
@@ -163,6 +167,7 @@ fn an_error_says_what_to_type() {
     let start = "usage: vm start [NAME...] [--group GROUP] [--all] [--json]";
     let stop = "usage: vm stop [NAME...] [--group GROUP] [--all] [--force] [--grace TIME] [--json]";
     let set = "usage: vm set NAME KEY=VALUE... [--json]";
+    let refuse = "usage: debug refuse-frames N 'COMMAND' [--json]";
     let pin = "usage: vm pin NAME[/VCPU] CPUS [--json]";
     let cases: &[(&str, String)] = &[
         ("hlep", "unknown command 'hlep'; did you mean 'help'? 'help' lists all".into()),
@@ -202,6 +207,8 @@ fn an_error_says_what_to_type() {
         ("vm create web --image /i", format!("vm create: --image /i: not a file of the ramdisk; write its path as in \"linux/vmlinuz\", without a leading / and without ..; {create}")),
         ("vm create web --image i --memory 12Q", format!("vm create: --memory 12Q: not a size; write a number with K, M or G, such as \"64M\"; {create}")),
         ("vm create web --image i --entry 1", format!("vm create: --entry: only a flat image has it; give the format flat16, flat32 or flat64, or leave this out; {create}")),
+        ("debug refuse-frames 0 'vm start web'", format!("debug refuse-frames: 0: not the number of a request, from 1 on; {refuse}")),
+        ("debug refuse-frames 1 mem", format!("debug refuse-frames: 'mem': not a command that changes VMs; write one in quotes, as in 'vm start web'; {refuse}")),
         ("vm create 'web", "the quote ' is never closed; end the text with '".into()),
     ];
     for (line, expected) in cases {

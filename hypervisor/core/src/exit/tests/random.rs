@@ -105,6 +105,9 @@ proptest! {
         world.gprs = gprs;
         world.now = now;
         let first = world.handle(&exit);
+        if let Outcome::Populate(gpa) = first {
+            prop_assert!(world.ram.is_ram(gpa), "{gpa} is to be backed and is no RAM");
+        }
         // And once more, on what the first left.
         let _ = world.handle(&exit);
         if let (Some(event), Outcome::Inject(new)) = (interrupted_event(&exit), first) {

@@ -63,6 +63,8 @@ pub struct FrameAllocator<Table = &'static mut [u16]> {
     free_runs: buddy_system_allocator::FrameAllocator,
     /// Frames held, by [`Owner`] number. Grows to the highest number seen.
     held: Vec<u64>,
+    /// How many more requests until one is refused; see [`FrameAllocator::refuse`].
+    refusal: Option<u64>,
 }
 
 impl<Table: AsRef<[u16]> + AsMut<[u16]>> FrameAllocator<Table> {
@@ -72,7 +74,12 @@ impl<Table: AsRef<[u16]> + AsMut<[u16]>> FrameAllocator<Table> {
         let table = owners.as_mut();
         table.fill(Owner::RESERVED.number());
         let reserved = table.len() as u64;
-        Self { owners, free_runs: buddy_system_allocator::FrameAllocator::new(), held: alloc::vec![0, reserved] }
+        Self {
+            owners,
+            free_runs: buddy_system_allocator::FrameAllocator::new(),
+            held: alloc::vec![0, reserved],
+            refusal: None,
+        }
     }
 
     /// Makes reserved frames free.
@@ -112,6 +119,20 @@ impl<Table: AsRef<[u16]> + AsMut<[u16]>> FrameAllocator<Table> {
         Ok(())
     }
 
+    /// Refuses the `nth` request from now on (1 is the next one) as if there were no memory, and that one alone; `None` takes
+    /// that back. Answers with what was left of an earlier order: `None` where none was given, or it was carried out. For
+    /// tests of what a failure leaves behind.
+    pub fn refuse(&mut self, nth: Option<u64>) -> Option<u64> {
+        core::mem::replace(&mut self.refusal, nth)
+    }
+
+    /// Whether this is the request that [`FrameAllocator::refuse`] is about.
+    fn is_refused(&mut self) -> bool {
+        let Some(left) = self.refusal else { return false };
+        self.refusal = left.checked_sub(1).filter(|&left| left > 0);
+        self.refusal.is_none()
+    }
+
     /// Allocates one frame. Its content is whatever its last holder left.
     ///
     /// # Errors
@@ -135,6 +156,9 @@ impl<Table: AsRef<[u16]> + AsMut<[u16]>> FrameAllocator<Table> {
         assert!(owner.can_hold(), "frames are allocated for an owner");
         let count = count.max(1);
         let error = OutOfFrames { requested_frames: count as u64, free_frames: self.free_count() };
+        if self.is_refused() {
+            return Err(error);
+        }
         let size = count.checked_next_power_of_two().ok_or(error)?;
         let start = self.free_runs.alloc(size).ok_or(error)?;
         for (tail, size) in aligned_blocks(start + count..start + size) {

@@ -39,6 +39,20 @@ fn frames_not_added_are_reserved() {
 }
 
 #[test]
+fn the_request_that_is_to_be_refused_is_and_no_other() {
+    let mut allocator = allocator(8, 0..8);
+    assert_eq!(allocator.refuse(Some(2)), None);
+    allocator.alloc(RAM).unwrap();
+    assert_eq!(allocator.alloc(RAM), Err(OutOfFrames { requested_frames: 1, free_frames: 7 }));
+    allocator.alloc(RAM).unwrap();
+    assert_eq!(allocator.refuse(Some(5)), None, "it was carried out");
+    allocator.alloc(RAM).unwrap();
+    assert_eq!(allocator.refuse(None), Some(4));
+    (0..5).for_each(|_| assert!(allocator.alloc(RAM).is_ok()));
+    assert_counters_match_table(&allocator);
+}
+
+#[test]
 fn a_free_is_checked_against_the_holder() {
     let mut allocator = allocator(64, 0..64);
     let frame = allocator.alloc(RAM).unwrap();

@@ -1,0 +1,4 @@
+//! The target `ramdisk`, driven by libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lamina_fuzz::ramdisk(bytes));
