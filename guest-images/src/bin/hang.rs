@@ -55,7 +55,7 @@ fn main() {
             smp::wait_us(12_000_000);
             println!("hang: reading a port for ever");
             loop {
-                port::read_u8(0x80);
+                let _ = port::read_u8(0x80);
             }
         }
         other => fail!("kind={other:?} is none"),
