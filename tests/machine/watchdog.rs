@@ -14,6 +14,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::bios("watchdog::the_heartbeat_finds_the_dead", dead),
         Case::bios("watchdog::the_heartbeat_leaves_the_living_alone", alive),
         Case::bios("watchdog::a_pause_is_no_silence", paused),
+        Case::bios("watchdog::a_storm_of_exits_makes_a_vm_suspect", storm),
         Case::bios("watchdog::linux_stops_feeding_and_then_panics", linux_drivers),
     ]
 }
@@ -121,6 +122,22 @@ fn paused(bench: &Bench) -> Result<()> {
     session.power_off()
 }
 
+/// A guest that was quiet, and one that goes on as it always did.
+fn storm(bench: &Bench) -> Result<()> {
+    let mut session = bench.machine().config(&(hang("storm", "") + &vm("spin", "spin", ""))).boot()?;
+    let heard = session.expect("vm storm: suspect: ")?;
+    ensure!(heard.contains("storm| hang: reading a port for ever"), "it is suspect before it did anything: {heard}");
+    let told = session.expect("\n")?;
+    ensure!(told.contains("exits a second for I/O instruction, usually 0; odds 2^"), "it is told wrongly: {told}");
+    session.send("")?;
+    session.expect(xtask::machine::PROMPT)?;
+    let info = reply(&mut session, "vm info storm")?;
+    ensure!(field(&info, "/suspect/reason")? == "I/O instruction", "`vm info` does not tell it: {info}");
+    let info = reply(&mut session, "vm info spin")?;
+    ensure!(field(&info, "/suspect")?.is_null(), "the other one is suspect: {info}");
+    session.power_off()
+}
+
 /// Stock Linux with its own drivers, in two lives: its watchdog is fed, and then no more; after that it knows why it was started
 /// anew, and panics. The heartbeat rule watches all of it and finds nothing to say.
 fn linux_drivers(bench: &Bench) -> Result<()> {
@@ -132,11 +149,11 @@ fn linux_drivers(bench: &Bench) -> Result<()> {
     load_drivers(&mut session)?;
     let found = ask(&mut session, "cd /sys/class/watchdog/watchdog0; cat identity bootstatus")?;
     ensure!(found.contains("wdat_wdt") && found.lines().any(|line| line == "0"), "the watchdog is not as new: {found}");
-    ask(&mut session, "busybox watchdog -T 2 -t 1 /dev/watchdog")?;
+    ask(&mut session, "busybox watchdog -F -T 2 -t 1 /dev/watchdog &")?;
     ask(&mut session, "sleep 6")?;
     let state = ask(&mut session, "cat state timeout")?;
     ensure!(state.contains("active") && state.lines().any(|line| line == "2"), "it is not armed: {state}");
-    session.send("busybox killall -STOP watchdog")?;
+    session.send("kill -STOP $!")?;
     session.expect("vm linux: crashed: watchdog: the guest did not feed it within 2000 ms")?;
     detach(&mut session)?;
 

@@ -7,7 +7,8 @@
 //! - `fed`: feeds it for ten periods, stops it, and stays as long without; `halt`: CLI, HLT; `lock`: spins for a lock that nobody has,
 //!   interrupts off;
 //! - `busy`: computes with interrupts off, without an exit, for `seconds=N` (2) at some 50 million instructions each;
-//! - `half`: halts with interrupts off on the first CPU and is `busy` on the second.
+//! - `half`: halts with interrupts off on the first CPU and is `busy` on the second;
+//! - `storm`: spins for 12 seconds, and reads a port for ever after.
 //!
 //! Expected: `verdict: pass hang: ...` of `fed`, `busy` and `half`; no verdict of the others.
 #![no_std]
@@ -49,6 +50,13 @@ fn main() {
             smp::start(1, |_| compute());
             println!("hang: one CPU halted for ever, one computing");
             cpu::stop();
+        }
+        Some("storm") => {
+            smp::wait_us(12_000_000);
+            println!("hang: reading a port for ever");
+            loop {
+                let _ = port::read_u8(0x80);
+            }
         }
         other => fail!("kind={other:?} is none"),
     }

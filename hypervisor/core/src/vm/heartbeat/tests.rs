@@ -146,15 +146,15 @@ proptest! {
             heartbeat.look(index, own[index], found, sign, NONE);
         }
         let died = own;
-        for index in 0..2 {
-            heartbeat.look(index, own[index], DEAF, true, NONE);
+        for (index, own) in own.into_iter().enumerate() {
+            heartbeat.look(index, own, DEAF, true, NONE);
         }
         let mut looks: Vec<bool> = Vec::new();
         while own[0] < died[0] + LIMIT {
             prop_assert!(!heartbeat.is_hung(|_| NONE));
-            for index in 0..2 {
-                own[index] += every;
-                heartbeat.look(index, own[index], DEAF, false, NONE);
+            for (index, own) in own.iter_mut().enumerate() {
+                *own += every;
+                heartbeat.look(index, *own, DEAF, false, NONE);
             }
             looks.push(heartbeat.is_hung(|_| NONE));
         }
