@@ -57,7 +57,7 @@ fn try_loader(bytes: &mut Unstructured<'_>) -> Result<()> {
         balloon: true,
     };
     let layout = RamLayout::new(MEMORY_BYTES);
-    let mut memory = Ram { layout: layout.clone(), bytes: FlatMemory::new(MEMORY_BYTES as usize) };
+    let mut memory = Ram { layout, bytes: FlatMemory::new(MEMORY_BYTES as usize) };
     match load(&request, &mut memory) {
         Ok(state) => assert!(layout.is_ram(GuestPhysAddr(state.segments.cs.base + state.rip)), "no entry in RAM"),
         Err(error) => assert_one_line(&error),

@@ -72,6 +72,7 @@ fn board() -> Board {
         boot_time_unix_s: 1_700_000_000,
         ioapic_id: 1,
         balloon: true,
+        watchdog_fired: false,
     })
 }
 

@@ -127,7 +127,7 @@ fn life(session: &mut Session, seed: u64, steps: u64) -> Result<String> {
         }
     }
     let log = session.command("vm log hostile")?;
-    let last = log.lines().filter(|line| line.starts_with("hostile: seed ")).last().unwrap_or("nothing").to_owned();
+    let last = log.lines().rfind(|line| line.starts_with("hostile: seed ")).unwrap_or("nothing").to_owned();
     done(session, "vm destroy hostile")?;
     Ok(format!("{ended}; it said last: {last}"))
 }

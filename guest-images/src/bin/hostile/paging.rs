@@ -18,7 +18,7 @@ pub(crate) fn mutated(random: &mut Random) -> Plan {
             1..4 if random.one_in(50) => random.address() & 0x000F_FFFF_FFFF_F000 | 7,
             1..4 => random.next() & 0x7F_F000 | random.next() & 0x8000_0000_0000_01FF,
             // The tables themselves, writable.
-            4 => tables.address() + 0x1000 * (random.next() % 6) | 7,
+            4 => (tables.address() + 0x1000 * (random.next() % 6)) | 7,
             _ => SCRATCH | 7,
         };
         // Entry 0 of the first two tables leads to the kernel.

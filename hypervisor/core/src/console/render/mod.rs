@@ -102,8 +102,8 @@ impl View for SecurityView {
         let rows = |rows: &[SecurityRow]| -> Vec<Vec<String>> {
             rows.iter().map(|row| vec_of([&row.name, &row.state, &row.reason])).collect()
         };
-        let protections = table(&["PROTECTION", "STATE", ""], rows(&self.protections).into_iter());
-        let mitigations = table(&["MITIGATION", "STATE", ""], rows(&self.mitigations).into_iter());
+        let protections = table(&["PROTECTION", "STATE", ""], rows(&self.protections));
+        let mitigations = table(&["MITIGATION", "STATE", ""], rows(&self.mitigations));
         let msrs = self.direct_msrs.iter().map(|row| {
             let access = match (row.read, row.write) {
                 (true, true) => "read, write",
