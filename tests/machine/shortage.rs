@@ -30,7 +30,7 @@ fn each_request_refused(bench: &Bench) -> Result<()> {
     let mut session = bench.machine().config(IMAGES).boot()?;
     session.expect(PROMPT)?;
     let create = "vm create short --image smp --memory 8M --vcpus 2 --module hello --cmdline 'cpus=2 rounds=1'";
-    let refusing = |nth: u64, command: &str| format!("debug refuse-frames {nth} \"{command}\"");
+    let refusing = |nth: u64, command: &str| format!("debug refuse {nth} \"{command}\"");
     let mut before: Option<Holdings> = None;
     let mut refused = 0;
     for nth in 1..=REQUESTS_MAX {

@@ -342,10 +342,10 @@ pub(super) static COMMANDS: &[Spec] = &[
         build: |_| Ok(Command::Version),
     },
     Spec {
-        words: &["debug", "refuse-frames"],
+        words: &["debug", "refuse"],
         arguments: REFUSAL,
         options: &[],
-        about: "do a VM's command with its Nth request for memory refused: a test of Lamina itself",
+        about: "do a command on VMs with its Nth request for memory refused",
         build: refusal,
     },
     Spec {

@@ -32,6 +32,10 @@ impl<'m> GuestSpace<'m> {
     /// Writes `bytes` at `gpa`. Only a thing of the same name may be there already.
     pub(super) fn write(&mut self, what: &'static str, gpa: u64, bytes: &[u8]) -> Result<(), LoadError> {
         self.claim(what, gpa, bytes.len() as u64)?;
+        // Nothing may be anywhere, but the memory knows addresses of RAM only.
+        if bytes.is_empty() {
+            return Ok(());
+        }
         Ok(self.memory.write(GuestPhysAddr(gpa), bytes)?)
     }
 

@@ -197,6 +197,12 @@ fn a_flat64_image_starts_with_all_memory_mapped_onto_itself() {
 }
 
 #[test]
+fn an_empty_flat_image_writes_nowhere() {
+    let empty = LoadRequest { format: Format::Flat32, load_address: Some(MIB << 30), entry: Some(MIB), ..request(&[]) };
+    assert_eq!(loaded(&empty).0.rip, MIB);
+}
+
+#[test]
 fn a_flat_image_outside_ram_or_on_the_tables_is_refused() {
     let flat =
         |load_address| LoadRequest { format: Format::Flat32, load_address: Some(load_address), ..request(&[1; 8]) };

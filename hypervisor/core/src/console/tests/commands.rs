@@ -78,10 +78,7 @@ fn every_command() {
         ("dmesg", Command::Dmesg { tail: None }),
         ("dmesg --tail=5", Command::Dmesg { tail: Some(5) }),
         ("version", Command::Version),
-        (
-            "debug refuse-frames 3 'vm start web'",
-            Command::RefuseFrames { nth: 3, command: Box::new(verb(Verb::Start)) },
-        ),
+        ("debug refuse 3 'vm start web'", Command::RefuseFrames { nth: 3, command: Box::new(verb(Verb::Start)) }),
         ("reboot", Command::Reboot),
         ("poweroff", Command::Poweroff),
     ] {
@@ -167,7 +164,7 @@ fn an_error_says_what_to_type() {
     let start = "usage: vm start [NAME...] [--group GROUP] [--all] [--json]";
     let stop = "usage: vm stop [NAME...] [--group GROUP] [--all] [--force] [--grace TIME] [--json]";
     let set = "usage: vm set NAME KEY=VALUE... [--json]";
-    let refuse = "usage: debug refuse-frames N 'COMMAND' [--json]";
+    let refuse = "usage: debug refuse N 'COMMAND' [--json]";
     let pin = "usage: vm pin NAME[/VCPU] CPUS [--json]";
     let cases: &[(&str, String)] = &[
         ("hlep", "unknown command 'hlep'; did you mean 'help'? 'help' lists all".into()),
@@ -207,8 +204,8 @@ fn an_error_says_what_to_type() {
         ("vm create web --image /i", format!("vm create: --image /i: not a file of the ramdisk; write its path as in \"linux/vmlinuz\", without a leading / and without ..; {create}")),
         ("vm create web --image i --memory 12Q", format!("vm create: --memory 12Q: not a size; write a number with K, M or G, such as \"64M\"; {create}")),
         ("vm create web --image i --entry 1", format!("vm create: --entry: only a flat image has it; give the format flat16, flat32 or flat64, or leave this out; {create}")),
-        ("debug refuse-frames 0 'vm start web'", format!("debug refuse-frames: 0: not the number of a request, from 1 on; {refuse}")),
-        ("debug refuse-frames 1 mem", format!("debug refuse-frames: 'mem': not a command that changes VMs; write one in quotes, as in 'vm start web'; {refuse}")),
+        ("debug refuse 0 'vm start web'", format!("debug refuse: 0: not the number of a request, from 1 on; {refuse}")),
+        ("debug refuse 1 mem", format!("debug refuse: 'mem': not a command that changes VMs; write one in quotes, as in 'vm start web'; {refuse}")),
         ("vm create 'web", "the quote ' is never closed; end the text with '".into()),
     ];
     for (line, expected) in cases {
@@ -242,7 +239,10 @@ fn what_the_usage_line_promises_parses() {
             _ => "7",
         };
         let mut line = spec.name();
-        spec.arguments.iter().for_each(|argument| line += &format!(" {}", value(argument.kind)));
+        for argument in spec.arguments {
+            let given = if argument.name == "'COMMAND'" { "'vm start web'" } else { value(argument.kind) };
+            line += &format!(" {given}");
+        }
         for option in spec.options.iter().filter(|option| option.required || option.name == "--tail") {
             line += &format!(" {} {}", option.name, option.value.map_or("", |(_, kind)| value(kind)));
         }
