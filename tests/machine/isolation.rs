@@ -6,6 +6,10 @@
 //! |---|---|
 //! | the zeroing of frames (`mem::frames::alloc_zeroed`) | `memory_of_a_vm_that_is_gone_reads_zero` |
 //! | the shoot-down before a frame is freed (`GuestRam::free_all`) | `a_page_given_away_is_out_of_every_cpus_sight` |
+//!
+//! Two more are there by the manual and cannot be seen to be needed in Bochs, which forgets translations at every VM entry and
+//! exit: without the INVEPT of `GuestRam::enter`, and without the flush when a vCPU comes to another CPU (`VmxRoot::make_current`),
+//! no case fails there.
 
 use anyhow::{Result, ensure};
 use lamina_tests::{Bench, Case, field, reply};
