@@ -5,11 +5,11 @@
 //!
 //! | RAX | name | what it does |
 //! |---|---|---|
-//! | 0x4c4d_0001 | panic | The guest has panicked: the VM ends, and its fault says the code in RBX. It does not return. |
+//! | 0x4c4d_0001 | panic | The guest has panicked: a fault that says the code in RBX, with what the VM's policy has follow. |
 //!
 //! Numbers of Lamina's begin with `LM`. KVM's count from 1, and a guest finds KVM's signature in CPUID: none of those is used.
 
-use super::{Context, Event, Outcome, crash, rip};
+use super::{Context, Event, Outcome, RawExit, advance, crash, rip};
 use crate::fault::FaultKind;
 use crate::insn;
 use alloc::format;
@@ -20,13 +20,15 @@ const PANIC: u64 = 0x4c4d_0001;
 const NOT_DEFINED: u64 = u64::MAX;
 
 /// Answers a hypercall.
-pub(super) fn handle(ctx: &mut Context<'_>) -> Outcome {
+pub(super) fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
     if insn::privilege_level(ctx.state) != 0 {
         return Outcome::Inject(Event::INVALID_OPCODE);
     }
     if ctx.gprs.rax == PANIC {
         let (code, rip) = (ctx.gprs.rbx, rip(ctx));
         let detail = format!("guest panic: told by the panic hypercall, code {code:#x}; RIP {rip:#x}");
+        // Behind it, if the VM is looked at afterwards, or resumed.
+        advance(ctx.state, exit.instruction_len);
         return crash(FaultKind::GuestPanic, detail);
     }
     ctx.gprs.rax = NOT_DEFINED;

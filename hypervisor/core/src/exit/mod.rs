@@ -111,7 +111,7 @@ pub fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
         }
         // No performance-monitoring counter exists: "if the counter specified in ECX is not implemented, #GP(0)".
         ExitReason::Rdpmc => Outcome::Inject(Event::GENERAL_PROTECTION),
-        ExitReason::Vmcall => hypercall::handle(ctx),
+        ExitReason::Vmcall => hypercall::handle(exit, ctx),
         ExitReason::ExceptionOrNmi => exception::handle(exit, ctx),
         // Instructions that CPUID hides, and VMX, which a guest never enters.
         ExitReason::Getsec

@@ -197,8 +197,11 @@ fn hypercalls_are_for_the_kernel() {
 fn a_kernel_tells_its_panic_by_hypercall_and_a_program_cannot() {
     let mut world = World::new(FakeVcpu::bits64(), &[]);
     (world.gprs.rax, world.gprs.rbx) = (0x4c4d_0001, 0x2a);
-    let report = crash_text(world.exit(ExitReason::Vmcall, 0));
+    let rip = world.vcpu.read(GuestField::Rip);
+    let exit = RawExit { reason: ExitReason::Vmcall as u32, instruction_len: 3, ..RawExit::default() };
+    let report = crash_text(world.handle(&exit));
     assert!(report.starts_with("guest panic: ") && report.contains("code 0x2a"), "{report}");
+    assert_eq!(world.vcpu.read(GuestField::Rip), rip + 3, "it goes on behind it, if it does");
     world.vcpu.write(GuestField::SsAccessRights, 0xc0f3);
     assert_eq!(world.exit(ExitReason::Vmcall, 0), UD);
 }
