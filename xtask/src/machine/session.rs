@@ -18,7 +18,7 @@ use super::{Emulator, Machine};
 /// What the console of Lamina prints when it waits for a command.
 pub const PROMPT: &str = "lamina> ";
 
-/// What Lamina prints last when it is wrong itself; nothing else comes then, or another boot.
+/// How the last line begins that Lamina prints when it is wrong itself; nothing else comes then, or another boot.
 const PANIC_END: &str = "*** the machine ";
 
 /// How much of a command's end is waited for as its echo. The console's line editor scrolls a line that is wider than its
@@ -281,7 +281,8 @@ impl Session {
             if state.ended {
                 return Ok(Wait::Ended);
             }
-            if fresh.contains(PANIC_END) {
+            // The whole line: who waits for a panic waits for what it says.
+            if fresh.lines().any(|line| line.starts_with(PANIC_END)) && fresh.ends_with('\n') {
                 return Ok(Wait::Panicked);
             }
             let Some(left) = self.deadline.checked_duration_since(Instant::now()) else {
