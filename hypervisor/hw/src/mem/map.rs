@@ -100,9 +100,9 @@ pub(crate) fn audit_stacks(boot_stack: u64, boot_stack_bytes: u64) -> Guards {
     let mut guards = GUARDS.lock().clone();
     let is_mapped = |linear: u64| with_tables(|tables| tables.translate_addr(VirtAddr::new_truncate(linear)).is_some());
     let page = boot_stack & !(PAGE_SIZE - 1);
-    let below = (1..=boot_stack_bytes / PAGE_SIZE).map(|pages| page.saturating_sub(pages * PAGE_SIZE));
+    let mut below = (1..=boot_stack_bytes / PAGE_SIZE).map(|pages| page.saturating_sub(pages * PAGE_SIZE));
     // Where none is found, the whole range below is mapped.
-    guards.push(below.clone().find(|linear| !is_mapped(*linear)).unwrap_or(page));
+    guards.push(below.find(|linear| !is_mapped(*linear)).unwrap_or(page));
     Guards { stacks: guards.len(), unguarded: guards.into_iter().filter(|linear| is_mapped(*linear)).count() }
 }
 

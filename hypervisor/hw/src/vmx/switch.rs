@@ -6,7 +6,7 @@
 //! 3. load the guest's general-purpose registers, and VMLAUNCH or VMRESUME; before, VERW where buffers are to be overwritten;
 //! 4. if the entry failed, the next instruction runs: take CF and ZF at once;
 //! 5. on a VM exit the CPU loads HOST_RSP and continues at `exit`: store the guest's registers through the saved pointer;
-//! 6. before the first indirect branch or return: what `cpu::speculation` wants, and no value of the guest's in any register;
+//! 6. before the first indirect branch or return: what `cpu::speculation` wants, and no value of the guest's in a general-purpose register;
 //! 7. restore the host's callee-saved registers and return 0 (exit), 1 (VMfailInvalid) or 2 (VMfailValid).
 //!
 //! RSP, RIP, RFLAGS, segments and control registers are switched by the CPU through the VMCS; RFLAGS after an exit is 2,
