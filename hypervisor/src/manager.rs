@@ -148,25 +148,6 @@ impl Manager {
         cpus::decide_anew(BOOT_CPU);
     }
 
-    /// The boot CPU begins with something that takes long: what it would have run or woken meanwhile, others do.
-    pub(crate) fn relieve_boot_cpu(&mut self) {
-        const HELPER: CpuId = CpuId(1);
-        let now = time::now();
-        let mut others =
-            (HELPER.0..).map(CpuId).map_while(|cpu| Some((cpu, self.scheduler.cpu_stats(cpu, now)?))).peekable();
-        if others.peek().is_none() {
-            return;
-        }
-        for (cpu, stats) in others {
-            if cpu == HELPER || stats.running.is_none() {
-                cpus::decide_anew(cpu);
-            }
-        }
-        while let Some((at, vcpu)) = self.scheduler.next_timer(BOOT_CPU) {
-            self.scheduler.set_timer(vcpu, HELPER, Some(at));
-        }
-    }
-
     /// The VM's vCPUs are not to run. Those that do are kicked; they leave their CPUs once those report.
     pub(crate) fn halt_vcpus(&mut self, id: u32, now: u64) {
         for vcpu in self.vcpus_of(id) {

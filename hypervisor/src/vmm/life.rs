@@ -188,7 +188,6 @@ impl Vmm<'_> {
     pub(super) fn power_on(&mut self, id: u32) -> Result<(), String> {
         self.take_off_cpus(id);
         let mut manager = self.hypervisor.manager.lock();
-        manager.relieve_boot_cpu();
         let Some(vm) = manager.by_id(id) else { return Ok(()) };
         vm.over = false;
         vm.stop_by = None;

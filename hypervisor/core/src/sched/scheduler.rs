@@ -4,7 +4,7 @@ use super::control::new_policy;
 use super::policy::{AFTER_A_SIBLING, Policy, Put};
 use super::table::{Slot, Table, Vcpu};
 use super::timers::Timers;
-use super::{CpuId, Decision, MAX_CPUS, PolicyKind, RunState, VcpuId, Why};
+use super::{CpuId, CpuSet, Decision, MAX_CPUS, PolicyKind, RunState, VcpuId, Why};
 use alloc::boxed::Box;
 
 /// Decides for all CPUs of the machine. See the [module](super) for what it promises and what it is owed.
@@ -86,6 +86,7 @@ impl Scheduler {
         self.table.idle.remove(cpu);
         let Some(record) = self.table.cpu_mut(cpu) else { return Decision::Idle { until: None } };
         record.kicked = false;
+        record.expected_by = None;
         record.idle_until = None;
         if let Some(since) = record.idle_since.take() {
             record.idle = record.idle.saturating_add(now.saturating_sub(since));
@@ -129,6 +130,27 @@ impl Scheduler {
         }
         let called = if stays { self.call_from(cpu, slot, now) } else { None };
         called.or_else(|| self.call_heir(slot))
+    }
+
+    /// A CPU, whose turn was accounted for, does something else for a while before it asks again. What waits for it is others'
+    /// now: the timers there go to another CPU, and the vCPU that counts on it is given one. Answers the CPUs that should
+    /// decide anew.
+    pub fn leave(&mut self, cpu: CpuId, now: u64) -> CpuSet {
+        let now = self.see(now);
+        self.table.idle.remove(cpu);
+        let mut called = CpuSet::EMPTY;
+        let helper =
+            self.table.idle.iter().next().or_else(|| self.table.classes.all().iter().find(|&other| other != cpu));
+        let Some(helper) = helper else { return called };
+        while let Some((at, slot)) = self.timers.first(cpu) {
+            self.timers.set(slot, helper, at);
+            called.insert(helper);
+        }
+        let expected_by = self.table.cpu_mut(cpu).and_then(|record| record.expected_by.take());
+        let ready = |slot: &Slot| self.table.vcpu(*slot).is_some_and(|vcpu| vcpu.state == RunState::Ready);
+        let other = expected_by.filter(ready).and_then(|slot| self.call(slot, now));
+        other.or_else(|| self.call_stand_in(cpu, now)).into_iter().for_each(|other| called.insert(other));
+        called
     }
 
     /// Comparisons and moves made so far in the ordered structures of the policy: the cost of its decisions.
@@ -213,6 +235,13 @@ impl Scheduler {
         }
     }
 
+    fn kick_for(&mut self, cpu: CpuId, slot: Slot) {
+        self.kick(cpu);
+        if let Some(record) = self.table.cpu_mut(cpu) {
+            record.expected_by = Some(slot);
+        }
+    }
+
     /// Finds a CPU for a ready vCPU: an idle one, else the one whose turn is the least urgent.
     pub(super) fn call(&mut self, slot: Slot, now: u64) -> Option<CpuId> {
         if let Some(cpu) = self.call_idle(slot) {
@@ -228,7 +257,7 @@ impl Scheduler {
             Some((margin, last == Some(cpu), cpu))
         };
         let (_, _, cpu) = mask.iter().filter_map(margin).max()?;
-        self.kick(cpu);
+        self.kick_for(cpu, slot);
         Some(cpu)
     }
 
@@ -237,6 +266,9 @@ impl Scheduler {
         // This CPU asks next. Where nothing else waits for it, it takes this one itself.
         let mask = self.table.vcpu(slot).map(|vcpu| self.table.classes.mask(vcpu.class))?;
         if mask.contains(cpu) && self.table.classes.ready_for(cpu) == 1 {
+            if let Some(record) = self.table.cpu_mut(cpu) {
+                record.expected_by = Some(slot);
+            }
             return None;
         }
         if self.policy.cannot_wait(&self.table, slot) { self.call(slot, now) } else { self.call_idle(slot) }
@@ -271,7 +303,7 @@ impl Scheduler {
             found = self.table.idle.iter().find(|&cpu| self.table.classes.ready_for(cpu) > 0);
         }
         let cpu = found?;
-        self.kick(cpu);
+        self.kick_for(cpu, slot);
         Some(cpu)
     }
 

@@ -77,6 +77,8 @@ pub(super) struct Cpu {
     pub(super) until: u64,
     /// Told to decide anew, has not asked yet.
     pub(super) kicked: bool,
+    /// The vCPU that counts on its asking: it was told for that one, or had it and is to take it again.
+    pub(super) expected_by: Option<Slot>,
     /// The vCPU that ran last.
     pub(super) last: Option<VcpuId>,
     /// Since when it idles.

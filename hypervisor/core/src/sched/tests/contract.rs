@@ -68,6 +68,39 @@ fn some_idle_cpu_asks_when_a_cap_lets_go() {
 }
 
 #[test]
+fn who_waits_for_a_cpu_that_leaves_is_given_another() {
+    let mut sched = two_vms(PolicyKind::Priority, 2);
+    sched.set_params(2, VmParams { priority: PRIORITY_MAX, ..params(100) }, 0);
+    sched.set_timer(B, CPU0, Some(50));
+    // It idles, and B's timer is set there.
+    assert_eq!(sched.pick_next(CPU0, 0), Decision::Idle { until: None });
+    assert_eq!(sched.pick_next(CPU1, 0), Decision::Idle { until: None });
+    assert_eq!(sched.leave(CPU0, 1), CpuSet::only(CPU1));
+    assert_eq!((sched.next_timer(CPU0), sched.next_timer(CPU1)), (None, Some((50, B))));
+    // An idle CPU that left is not called.
+    assert_eq!(sched.wake(A, 2), Some(CPU1));
+    assert!(matches!(sched.pick_next(CPU1, 2), Decision::Run { vcpu: A, .. }));
+    // It is back, and called for B, the more urgent; but leaves again.
+    assert_eq!(sched.pick_next(CPU0, 3), Decision::Idle { until: None });
+    assert_eq!(sched.wake(B, 4), Some(CPU0));
+    assert_eq!(sched.leave(CPU0, 5), CpuSet::only(CPU1), "B takes the CPU that runs A");
+    sched.account(A, 3, Why::Preempted, 5);
+    assert!(matches!(sched.pick_next(CPU1, 5), Decision::Run { vcpu: B, .. }));
+    // What it ran itself goes to one that idles.
+    assert!(matches!(sched.pick_next(CPU0, 6), Decision::Run { vcpu: A, .. }));
+    sched.account(B, 2, Why::Blocked, 7);
+    assert_eq!(sched.pick_next(CPU1, 7), Decision::Idle { until: None });
+    sched.account(A, 2, Why::Preempted, 8);
+    assert_eq!(sched.leave(CPU0, 8), CpuSet::only(CPU1));
+    assert!(matches!(sched.pick_next(CPU1, 9), Decision::Run { vcpu: A, .. }));
+    // Alone it has nobody to leave anything to.
+    let mut alone = two_vms(PolicyKind::Fair, 1);
+    alone.set_timer(A, CPU0, Some(5));
+    assert_eq!(alone.leave(CPU0, 1), CpuSet::EMPTY);
+    assert_eq!(alone.next_timer(CPU0), Some((5, A)));
+}
+
+#[test]
 fn what_nobody_knows_is_ignored() {
     let mut sched = Scheduler::new(PolicyKind::Fair, 1, HZ);
     assert_eq!(sched.wake(A, 0), None);
