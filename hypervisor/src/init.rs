@@ -32,6 +32,9 @@ pub(crate) fn start(info: &'static mut BootInfo) -> ! {
     log::info!("Lamina {} on {}, {} MiB of RAM", env!("CARGO_PKG_VERSION"), cpu::brand(), handover.usable_bytes >> 20);
     let cpu = Cpu::take_over().unwrap_or_else(|error| refuse(&error));
     cpu::set_exception_hook(panic::exception);
+    if cpu::hides_xsavec() {
+        log::warn!("this CPU's XSAVEC overwrites its own header: guests do not see it");
+    }
     seal();
 
     let platform = acpi::read(handover.rsdp);

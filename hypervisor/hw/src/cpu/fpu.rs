@@ -5,6 +5,7 @@
 
 use crate::mem::{HostFrame, OutOfFrames, Owner};
 use core::arch::asm;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// XCR0 bits that guests may use: x87, SSE, AVX.
 const XCR0_MASK: u64 = 0b111;
@@ -14,6 +15,41 @@ const MXCSR_RESET: u32 = 0x1f80;
 const MXCSR_OFFSET: usize = 24;
 /// x87 control word's value after FNINIT; the rest of the reset state is zero.
 const FCW_RESET: u16 = 0x37f;
+
+/// Whether guests are not to see XSAVEC, which this machine has and does wrong.
+static XSAVEC_BROKEN: AtomicBool = AtomicBool::new(false);
+
+/// Finds out whether XSAVEC saves as the manual says ("Operation of XSAVEC"): with x87, SSE and AVX state the compacted format is
+/// the standard one, so AVX state lies behind the header. Bochs 2.7 writes it across the header, and a guest whose tasks are
+/// switched while such state is in use finds what it saved refused by XRSTOR. For the boot CPU, before any guest ran.
+pub(super) fn look_at_xsavec() {
+    const XSAVEC: u32 = 1 << 1;
+    const HEADER_WORDS: core::ops::Range<usize> = 64..72;
+    let Some(max) = xcr0_max().filter(|max| *max == XCR0_MASK) else { return };
+    if core::arch::x86_64::__cpuid_count(0xd, 1).eax & XSAVEC == 0 {
+        return;
+    }
+    #[repr(C, align(64))]
+    struct Area([u64; 104]);
+    let mut area = Area([0; 104]);
+    xsetbv(max, max);
+    // SAFETY: AVX is enabled in CR4 and XCR0; no guest's state is in the registers yet, and the hypervisor keeps none there;
+    // XSAVEC writes the 832 bytes of the area, which is aligned to 64.
+    unsafe {
+        asm!("vpcmpeqd xmm0, xmm0, xmm0", "vinsertf128 ymm0, ymm0, xmm0, 1", "xsavec64 [{}]", "vzeroall",
+             in(reg) &raw mut area, in("eax") XCR0_MASK as u32, in("edx") 0, options(nostack));
+    }
+    let header = area.0.get(HEADER_WORDS).unwrap_or_default();
+    let reserved_are_zero = header.iter().skip(2).all(|word| *word == 0);
+    let behind_it = area.0.get(HEADER_WORDS.end).copied();
+    XSAVEC_BROKEN.store(!(reserved_are_zero && behind_it == Some(u64::MAX)), Ordering::Relaxed);
+}
+
+/// Whether the CPU has an XSAVEC that does not save as the manual says, so that guests do not see it.
+#[must_use]
+pub fn hides_xsavec() -> bool {
+    XSAVEC_BROKEN.load(Ordering::Relaxed)
+}
 
 /// The saved state of one vCPU: an XSAVE area (standard format) or FXSAVE image, and the vCPU's XCR0.
 #[derive(Debug)]

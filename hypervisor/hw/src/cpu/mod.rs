@@ -17,6 +17,7 @@ pub(crate) use block::{CpuBlock, adopt, adopt_boot_block, new_block, online, onl
 pub use block::{online_count, stopped_count, this};
 pub use exceptions::{TrapFrame, set_exception_hook};
 pub(crate) use fpu::FpuState;
+pub use fpu::hides_xsavec;
 pub(crate) use gdt::{gdt_base, host_selectors, tss_base};
 pub(crate) use interrupts::{ERROR_VECTOR, KICK_VECTOR, SERIAL_VECTOR, SPURIOUS_VECTOR, TIMER_VECTOR, handle_nmi};
 pub use interrupts::{
@@ -52,6 +53,7 @@ impl Cpu {
         set_control_registers();
         if this() == CpuId(0) {
             interrupts::mask_pic();
+            fpu::look_at_xsavec();
         }
         Ok(Self { _private: core::marker::PhantomData })
     }
@@ -133,9 +135,11 @@ pub fn brand() -> alloc::string::String {
     cpuid.get_processor_brand_string().map_or_else(|| "unknown CPU".into(), |brand| brand.as_str().trim().into())
 }
 
-/// What this CPU answers to CPUID with this leaf and sub-leaf: EAX, EBX, ECX, EDX.
+/// What this CPU answers to CPUID with this leaf and sub-leaf, without what it does wrong: EAX, EBX, ECX, EDX.
 #[must_use]
 pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    const XSAVEC: u32 = 1 << 1;
     let result = core::arch::x86_64::__cpuid_count(leaf, subleaf);
-    [result.eax, result.ebx, result.ecx, result.edx]
+    let wrong = if (leaf, subleaf) == (0xd, 1) && hides_xsavec() { XSAVEC } else { 0 };
+    [result.eax & !wrong, result.ebx, result.ecx, result.edx]
 }
