@@ -5,7 +5,8 @@
 #![no_std]
 #![no_main]
 
-use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
+use core::arch::asm;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use guest::apic::{
     self, APIC_BASE_MSR, BASE_ENABLE, BASE_X2APIC, ICR_ASSERT, ICR_INIT, ICR_LEVEL, ICR_LOGICAL, ICR_OTHERS,
     ICR_PENDING, ICR_SELF, ICR_STARTUP, own_id, register, send_ipi,
@@ -29,6 +30,8 @@ const NESTED_BACK: u8 = 1;
 /// The vectors that arrived, in order.
 static LOG: [AtomicU8; 16] = [const { AtomicU8::new(0) }; 16];
 static LOG_LEN: AtomicUsize = AtomicUsize::new(0);
+/// The next NMI's handler halts.
+static NMI_HALTS: AtomicBool = AtomicBool::new(false);
 
 fn log(vector: u8) {
     let index = LOG_LEN.fetch_add(1, Relaxed);
@@ -62,6 +65,20 @@ fn on_interrupt(frame: &mut TrapFrame) {
 
 fn on_nmi(_: &mut TrapFrame) {
     log(NMI);
+    if NMI_HALTS.swap(false, Relaxed) {
+        halt_with_an_nmi_pending();
+    }
+}
+
+/// "Handling Multiple NMIs": another one waits until the handler's IRET, and does not end its HLT. The timer's interrupt does,
+/// whose own IRET lets the NMI in.
+fn halt_with_an_nmi_pending() {
+    apic::write(register::LVT_TIMER, u32::from(TIMER_VECTOR));
+    apic::write(register::INITIAL_COUNT, (clock::apic_timer_hz() / 1000) as u32);
+    send_ipi(own_id(), apic::DELIVERY_NMI | ICR_ASSERT);
+    // SAFETY: all that can come has a handler, and leaves the stack as it was.
+    unsafe { asm!("sti", "hlt", "cli") };
+    log(NESTED_BACK);
 }
 
 /// Sends one interrupt of lower and one of higher priority to itself: the higher one must come in at once.
@@ -197,6 +214,9 @@ fn check_nmi() {
     }
     check!(LOG_LEN.load(Relaxed) == 1, "{} NMIs arrived with IF = 0, one was sent", LOG_LEN.load(Relaxed));
     expect("an NMI by ICR", &[NMI]);
+    NMI_HALTS.store(true, Relaxed);
+    send_ipi(own_id(), apic::DELIVERY_NMI | ICR_ASSERT);
+    expect("an NMI while the handler of another is halted", &[NMI, TIMER_VECTOR, NMI, NESTED_BACK]);
 }
 
 /// INIT and SIPI to all but self, as a kernel for more CPUs sends them: nobody is there.

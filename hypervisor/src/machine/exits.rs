@@ -130,8 +130,11 @@ impl Context {
             Outcome::Halt => {
                 exit::advance(vmcs, exit.instruction_len);
                 const INTERRUPT_FLAG: u64 = 1 << 9;
-                let interruptible = vmcs.read(GuestField::Rflags) & INTERRUPT_FLAG != 0;
-                self.activity = Activity::Halted { interruptible };
+                const BLOCKING_BY_NMI: u64 = 1 << 3;
+                self.activity = Activity::Halted {
+                    interruptible: vmcs.read(GuestField::Rflags) & INTERRUPT_FLAG != 0,
+                    nmi_blocked: vmcs.read(GuestField::InterruptibilityState) & BLOCKING_BY_NMI != 0,
+                };
             }
             Outcome::Stop(reason) => {
                 // Whoever resumes it finds it as it was.

@@ -63,7 +63,7 @@ impl VcpuTask {
 
     fn found(&mut self, root: &mut VmxRoot) -> Found {
         match self.context.activity {
-            Activity::Halted { interruptible } => Found::Halted { interruptible },
+            Activity::Halted { interruptible, .. } => Found::Halted { interruptible },
             Activity::WaitForSipi => Found::NotStarted,
             Activity::Active => {
                 let vmcs = root.load(&mut self.hw);

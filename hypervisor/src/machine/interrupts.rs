@@ -54,11 +54,11 @@ impl Context {
 
     /// Whether something ends the vCPU's HLT.
     pub(super) fn wakes(&self, shared: &mut Shared) -> bool {
-        let Activity::Halted { interruptible } = self.activity else { return false };
+        let Activity::Halted { interruptible, nmi_blocked } = self.activity else { return false };
         let external = self.external_interrupt_pending(shared);
         let Some(apic) = shared.apics.local(usize::from(self.index)) else { return false };
         let interrupt = external || self.deferred.is_some() || apic.pending_vector().is_some();
-        self.pending.is_some() || apic.nmi_pending() || interruptible && interrupt
+        self.pending.is_some() || !nmi_blocked && apic.nmi_pending() || interruptible && interrupt
     }
 
     /// Whether the PIC's output reaches the vCPU: through LINT0 in ExtINT mode.

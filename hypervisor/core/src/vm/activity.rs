@@ -10,8 +10,10 @@ pub enum Activity {
     Active,
     /// It executed HLT.
     Halted {
-        /// RFLAGS.IF was set: an interrupt ends the HLT, not only an NMI.
+        /// RFLAGS.IF was set: an interrupt ends the HLT.
         interruptible: bool,
+        /// NMIs are blocked, as they are until the handler of one returns: none ends the HLT.
+        nmi_blocked: bool,
     },
     /// It waits for a start-up IPI: an application processor after reset or INIT.
     WaitForSipi,
@@ -76,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_halted_processor_takes_init_and_not_a_sipi() {
-        let halted = Activity::Halted { interruptible: false };
+        let halted = Activity::Halted { interruptible: false, nmi_blocked: false };
         let mut activity = halted;
         assert_eq!(activity.signal(false, false, Some(1)), Signal::None);
         assert_eq!(activity, halted);
