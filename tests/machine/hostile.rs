@@ -1,14 +1,16 @@
-//! A hostile guest and its neighbours. For each seed a VM is created that does whatever a guest can do to hurt the host (the
-//! guest `hostile`), beside two quiet ones that check their memory all the time. It may come to any end of its own. Then the
+//! A hostile guest and its neighbours. For each seed VMs are created that do whatever a guest can do to hurt the host (the
+//! guest `hostile`), beside two quiet ones that check their memory all the time. Each may come to any end of its own, which it
+//! mostly does soon; the next one goes on with the step after its last, until all the steps of the seed were begun. Then the
 //! host must be alive, the quiet guests must have gone on, and the hypervisor must hold what it held before: not a frame, a
 //! VPID or a byte of its heap more.
 //!
 //! A seed and a CPU's number determine what a guest does, so a failure is repeated by `LAMINA_TEST_SEED=N cargo xtask test
 //! hostile --seeds 1`.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lamina_tests::{Bench, Case, Session, field, number, pass_time, reply, uptime_us};
 use xtask::machine::PROMPT;
 
@@ -21,12 +23,14 @@ const SEED_VARIABLE: &str = "LAMINA_TEST_SEED";
 /// How many seeds one boot sees.
 const SEEDS_PER_BOOT: u64 = 8;
 
-/// How many steps a guest does, of those that a run of the guest counts.
-const STEPS: u64 = 48;
-/// Emulated time after which it is ended: it may have lost itself with interrupts off.
+/// How many steps are done of each seed.
+const STEPS: u64 = 16;
+/// Emulated time after which a VM is ended that says nothing more: it may have lost itself with interrupts off.
+const SILENCE_US: u64 = 300_000;
+/// The same where it goes on saying something.
 const LIFE_US: u64 = 1_500_000;
-/// How often it may reset itself.
-const STARTS: u64 = 3;
+/// Of how many themes the guest's steps are, at least, in one boot: it has 12, and picks one at random for each.
+const THEMES: usize = 10;
 
 const QUIET: [&str; 2] = ["quiet-1", "quiet-2"];
 
@@ -70,22 +74,32 @@ fn beside_quiet_guests(bench: &Bench, cpus: u32, seeds: Range<u64>) -> Result<()
     let mut session = bench.machine().cpus(cpus).config(NEIGHBOURS).boot()?;
     session.expect(PROMPT)?;
     // What the hypervisor sets up once, for as many vCPUs.
-    life(&mut session, 1, 1)?;
-    let (mut lives, mut heard) = (0, 0);
+    life(&mut session, 1, 0, 1)?;
+    let mut themes = BTreeSet::new();
+    let all_seeds = seeds.clone();
     let mut rounds = progress(&mut session, [0; 2])?;
     let before = held(&mut session)?;
     for seed in seeds {
         let how = format!("with {SEED_VARIABLE}={seed}");
-        let end = life(&mut session, seed, STEPS).with_context(|| how.clone())?;
-        println!("hostile, seed {seed}: {end}");
-        lives += 1;
-        heard += u32::from(end.contains(" step "));
+        let (mut lives, mut heard, mut step) = (0, 0, 0);
+        while step < STEPS {
+            let Life { end, begun } = life(&mut session, seed, step, STEPS - step).with_context(|| how.clone())?;
+            lives += 1;
+            heard += u64::from(!begun.is_empty());
+            let last = begun.last().map_or(step, |(step, _)| *step);
+            println!("hostile, seed {seed}, steps {step} to {last}: {end}");
+            themes.extend(begun.into_iter().map(|(_, theme)| theme));
+            step = step.max(last) + 1;
+        }
+        // One may ruin its serial line before it says a word.
+        ensure!(heard * 4 >= lives * 3, "{how}: only {heard} of {lives} hostile guests were heard of");
         rounds = progress(&mut session, rounds).with_context(|| how.clone())?;
         accounting::check(&mut session).with_context(|| how.clone())?;
         let after = held(&mut session)?;
         ensure!(before == after, "{how}: {before:?} before, {after:?} after");
     }
-    ensure!(heard * 2 >= lives, "only {heard} of {lives} hostile guests got to their first step: they prove nothing");
+    let enough = themes.len() >= THEMES || all_seeds.count() < SEEDS_PER_BOOT as usize;
+    ensure!(enough, "hostile guests did these things only: {themes:?}");
     for (name, rounds) in QUIET.iter().zip(rounds) {
         session.command(&format!("vm stop {name}"))?;
         pass_time(&mut session, 200_000)?;
@@ -104,32 +118,55 @@ fn held(session: &mut Session) -> Result<Holdings> {
     Ok(holdings)
 }
 
-/// The whole life of a hostile guest. Answers with how it ended.
-fn life(session: &mut Session, seed: u64, steps: u64) -> Result<String> {
+/// The life of a hostile guest.
+struct Life {
+    /// How it ended.
+    end: String,
+    /// The steps that it began, with their themes.
+    begun: Vec<(u64, String)>,
+}
+
+/// The whole life of a hostile guest that does so many steps from `first` on.
+fn life(session: &mut Session, seed: u64, first: u64, steps: u64) -> Result<Life> {
     let vcpus = 1 + seed % 2;
-    let create =
-        format!("vm create hostile --image hostile --memory 8M --vcpus {vcpus} --cmdline 'seed={seed} steps={steps}'");
-    done(session, &create)?;
+    let cmdline = format!("seed={seed} first={first} steps={steps}");
+    done(session, &format!("vm create hostile --image hostile --memory 8M --vcpus {vcpus} --cmdline '{cmdline}'"))?;
     done(session, "vm start hostile")?;
-    let end = uptime_us(session)? + LIFE_US;
-    let mut ended = String::from("ended by force");
-    loop {
+    let start = uptime_us(session)?;
+    let (mut said, mut said_at) = (0, start);
+    let end = loop {
         let info = reply(session, "vm info hostile")?;
         if matches!(field(&info, "/state")?.as_str(), Some("stopped" | "crashed")) {
-            ended =
-                field(&info, "/last_stop")?.as_str().unwrap_or_default().lines().next().unwrap_or_default().to_owned();
-            break;
+            break field(&info, "/last_stop")?
+                .as_str()
+                .and_then(|text| text.lines().next())
+                .unwrap_or_default()
+                .to_owned();
         }
-        if uptime_us(session)? > end || number(&info, "/starts")? > STARTS {
+        let now = uptime_us(session)?;
+        let bytes = number(&info, "/serial_bytes")?;
+        if bytes != said {
+            (said, said_at) = (bytes, now);
+        }
+        let resets = number(&info, "/starts")? > 1;
+        if resets || now > said_at + SILENCE_US || now > start + LIFE_US {
             // It may end by itself before the command arrives.
             session.command("vm stop hostile --force")?;
-            break;
+            break if resets { "it reset itself" } else { "ended by force" }.to_owned();
         }
+    };
+    if end.contains("bug of the hypervisor") {
+        bail!("{end}; {}", session.command("vm faults hostile 1")?);
     }
     let log = session.command("vm log hostile")?;
-    let last = log.lines().rfind(|line| line.starts_with("hostile: seed ")).unwrap_or("nothing").to_owned();
+    let marker = format!("hostile: seed {seed} step ");
+    let begun = log.lines().filter_map(|line| {
+        let (step, theme) = line.split_once(&marker)?.1.split_once(": ")?;
+        Some((step.parse().ok()?, theme.trim_end().to_owned()))
+    });
+    let begun = begun.filter(|(step, _)| (first..first + steps).contains(step)).collect();
     done(session, "vm destroy hostile")?;
-    Ok(format!("{ended}; it said last: {last}"))
+    Ok(Life { end, begun })
 }
 
 /// How many rounds each quiet guest has done, once that is more than `before`.

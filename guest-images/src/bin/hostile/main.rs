@@ -24,6 +24,8 @@ mod registers;
 mod sandbox;
 mod tables;
 
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
 use guest::boot_info::option;
 use guest::{guest_main, pass, pic, println, serial, smp};
 
@@ -34,10 +36,13 @@ guest_main!(main);
 
 /// How many pieces of code a step runs.
 const SNIPPETS_PER_STEP: u32 = 16;
-/// How often the first CPU says where it is, in steps.
-const REPORT_EVERY: u64 = 8;
 /// How many CPUs take part at most.
 const CPUS: usize = 2;
+
+/// How many other CPUs are in their sandbox.
+static ENTERED: AtomicUsize = AtomicUsize::new(0);
+/// The first step has begun.
+static BEGUN: AtomicBool = AtomicBool::new(false);
 
 /// Makes up a piece of code.
 type Theme = fn(&mut Random) -> Plan;
@@ -64,9 +69,13 @@ fn main() {
     }
     let (first, steps) = (option("first").unwrap_or(0), option("steps").unwrap_or(64));
     println!("hostile: seed {} on {count} CPUs, steps {first} to {}", seed(), first.saturating_add(steps));
+    // The NMIs of CPU 0's watchdog go to all.
+    while ENTERED.load(Relaxed) < count - 1 {
+        core::hint::spin_loop();
+    }
     sandbox::enter(0);
     for step in first..first.saturating_add(steps) {
-        do_step(0, step, step % REPORT_EVERY == 0);
+        do_step(0, step);
     }
     serial::init();
     pass!("seed {}: {steps} steps from {first} on", seed());
@@ -75,9 +84,14 @@ fn main() {
 /// The life of the second CPU.
 fn other_cpu(index: usize) -> ! {
     sandbox::enter(index);
+    ENTERED.fetch_add(1, Relaxed);
+    // Once the first CPU has said what it begins with.
+    while !BEGUN.load(Relaxed) {
+        core::hint::spin_loop();
+    }
     let mut step = option("first").unwrap_or(0);
     loop {
-        do_step(index, step, false);
+        do_step(index, step);
         step = step.wrapping_add(1);
     }
 }
@@ -86,13 +100,14 @@ fn seed() -> u64 {
     option("seed").unwrap_or(1)
 }
 
-fn do_step(cpu: usize, step: u64, report: bool) {
+fn do_step(cpu: usize, step: u64) {
     let mut random = Random::new(seed(), cpu, step);
     let (name, theme) = THEMES[random.below(THEMES.len())];
-    if report {
+    if cpu == 0 {
         // The line may be in any state.
         serial::init();
         println!("hostile: seed {} step {step}: {name}", seed());
+        BEGUN.store(true, Relaxed);
     }
     for _ in 0..SNIPPETS_PER_STEP {
         let plan = theme(&mut random);

@@ -9,9 +9,8 @@ pub(crate) struct Random(u64);
 impl Random {
     /// The numbers of one CPU in one step.
     pub(crate) fn new(seed: u64, cpu: usize, step: u64) -> Self {
-        let mut random = Self(seed);
-        let stream = random.next() ^ step.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (cpu as u64) << 63;
-        Self(stream)
+        // Each part is stirred in: sequences that began a multiple of the increment apart would be one, shifted.
+        [cpu as u64, step].into_iter().fold(Self(seed), |mut random, part| Self(random.next() ^ part))
     }
 
     pub(crate) fn next(&mut self) -> u64 {

@@ -102,12 +102,15 @@ impl<'a> CurrentVmcs<'a> {
     pub fn inject(&mut self, event: Event) {
         const VALID: u32 = 1 << 31;
         const DELIVER_ERROR_CODE: u32 = 1 << 11;
+        const CR0_PE: u64 = 1;
         if event.kind == EventKind::Nmi {
             // One whose delivery an exit cut short has blocked NMIs already; VM entry delivers none into that.
             self.set_nmi_blocking(false);
         }
         let mut information = VALID | u32::from(event.kind as u8) << 8 | u32::from(event.vector);
-        if let Some(code) = event.error_code {
+        // "The deliver-error-code bit must be 0 [...] if CR0.PE is 0": real mode knows no error codes.
+        let error_code = event.error_code.filter(|_| self.read(GuestField::Cr0) & CR0_PE != 0);
+        if let Some(code) = error_code {
             information |= DELIVER_ERROR_CODE;
             self.set_control(ControlField::EntryExceptionErrorCode, u64::from(code));
         }
