@@ -19,6 +19,7 @@ mod security;
 mod shortage;
 mod smp;
 mod steal;
+mod storms;
 mod tiny_guests;
 mod watchdog;
 
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         sched::cases(),
         latency::cases(),
         steal::cases(),
+        storms::cases(),
         alloc::cases(),
         shortage::cases(),
         smp::cases(),
