@@ -253,7 +253,8 @@ impl<Table: AsRef<[u16]> + AsMut<[u16]>> FrameAllocator<Table> {
     fn count_of(&mut self, owner: Owner) -> &mut u64 {
         let index = usize::from(owner.number());
         if self.held.len() <= index {
-            self.held.resize(index + 1, 0);
+            // For all that a VM holds at once: what it is given when it is built makes room for its first touch of its memory.
+            self.held.resize((index + 1).next_multiple_of(Owner::NUMBERS_PER_VM), 0);
         }
         &mut self.held[index]
     }

@@ -42,6 +42,9 @@ impl Owner {
     /// How many VM slots there are numbers for: slots 0 to `VM_SLOTS - 1`.
     pub const VM_SLOTS: u16 = (u16::MAX - FIRST_VM) / PER_VM;
 
+    /// So many numbers, from a multiple of it on, are one VM's.
+    pub(super) const NUMBERS_PER_VM: usize = PER_VM as usize;
+
     /// The VM in `slot`, holding frames of this kind.
     ///
     /// # Panics

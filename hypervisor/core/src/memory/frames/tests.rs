@@ -73,6 +73,18 @@ fn a_free_is_checked_against_the_holder() {
 }
 
 #[test]
+fn the_first_frame_of_a_vm_makes_room_for_all_its_accounts() {
+    let mut allocator = allocator(64, 0..64);
+    allocator.alloc(Owner::vm(7, FrameKind::Ram)).unwrap();
+    let room = allocator.held.capacity();
+    for kind in FrameKind::ALL {
+        allocator.alloc(Owner::vm(7, kind)).unwrap();
+    }
+    assert_eq!(allocator.held.capacity(), room);
+    assert!(allocator.held.len() > usize::from(Owner::vm(7, FrameKind::Vcpu).number()));
+}
+
+#[test]
 fn usable_memory_is_added_once() {
     let mut allocator = allocator(64, 8..16);
     let again = allocator.add_usable(Frame(15)..Frame(20));
