@@ -113,16 +113,30 @@ unsafe extern "C" {
 
 /// Fills and loads the IDT: 256 interrupt gates, which all processors share.
 pub(crate) fn init() {
+    (0..=u8::MAX).for_each(|vector| point(vector, stub(vector)));
+    load();
+}
+
+/// Where the stub of a vector is.
+fn stub(vector: u8) -> u64 {
+    &raw const guest_trap_stubs as u64 + u64::from(vector) * 16
+}
+
+/// Writes a vector's interrupt gate.
+fn point(vector: u8, address: u64) {
     const INTERRUPT_GATE: u64 = 0x8E00 << 32;
     const CODE_SEGMENT: u64 = 0x08 << 16;
-    let stubs = &raw const guest_trap_stubs as u64;
-    for (index, entry) in IDT.0.chunks_exact(2).enumerate() {
-        let address = stubs + index as u64 * 16;
-        let low = address & 0xFFFF | CODE_SEGMENT | INTERRUPT_GATE | (address & 0xFFFF_0000) << 32;
-        entry[0].store(low, Relaxed);
-        entry[1].store(address >> 32, Relaxed);
-    }
-    load();
+    let index = usize::from(vector) * 2;
+    IDT.0[index].store(address & 0xFFFF | CODE_SEGMENT | INTERRUPT_GATE | (address & 0xFFFF_0000) << 32, Relaxed);
+    IDT.0[index + 1].store(address >> 32, Relaxed);
+}
+
+/// Points a vector's gate straight at code of the kernel's own, without the cost of the stubs; `None` takes that back.
+///
+/// # Safety
+/// The code must keep every register, take an error code off the stack where the vector has one, and end by IRETQ.
+pub unsafe fn set_gate(vector: u8, entry: Option<extern "C" fn()>) {
+    point(vector, entry.map_or_else(|| stub(vector), |entry| entry as usize as u64));
 }
 
 /// Loads the IDT, which [`init`] has filled, on this processor.

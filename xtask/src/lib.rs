@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assets;
+pub mod bench;
 pub mod build;
 pub mod ci;
 pub mod disk_image;

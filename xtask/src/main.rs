@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::workspace::Workspace;
-use xtask::{build, ci, disk_image, doctor, extract_vmlinux, flash, fuzz, gdb, lint, run, setup, symbolize, test};
+use xtask::{
+    bench, build, ci, disk_image, doctor, extract_vmlinux, flash, fuzz, gdb, lint, run, setup, symbolize, test,
+};
 
 /// Builds, boots and tests Lamina.
 #[derive(Debug, Parser)]
@@ -29,6 +31,8 @@ enum Verb {
     Run(run::Options),
     /// Run the tests: on the host, and whole machines
     Test(test::Options),
+    /// Measure what operations cost, beside other hypervisors
+    Bench(bench::Options),
     /// Build and run the fuzz targets
     Fuzz(fuzz::Options),
     /// Check formatting and clippy's findings
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Image(options) => done(disk_image::execute(&workspace, &options)),
         Verb::Run(options) => run::execute(&workspace, &options),
         Verb::Test(options) => test::execute(&workspace, &options),
+        Verb::Bench(options) => bench::execute(&workspace, &options),
         Verb::Fuzz(options) => fuzz::execute(&workspace, &options),
         Verb::Lint(options) => done(lint::execute(&workspace, &options)),
         Verb::Ci(options) => ci::execute(&workspace, &options),

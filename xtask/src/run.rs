@@ -85,7 +85,7 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         config.set_host("tee_serial", true);
     }
     let started = config.check()?.boot_order()?.into_iter().map(|vm| vm.name).collect();
-    let run_dir = fresh_run_dir(workspace)?;
+    let run_dir = fresh_run_dir(workspace, &format!("run-{}", std::process::id()))?;
     let image = run_dir.join("lamina.img");
     let archive = ramdisk::pack(&config, &files, options.firmware == Firmware::Bios)?;
     disk_image::write(&built, &Payload::Ramdisk(archive), options.firmware, &image)?;
@@ -126,9 +126,9 @@ fn configuration(workspace: &Workspace, options: &Options, files: &mut Files) ->
     Config::parse(&format!("[[vm]]\n{vm}"), "the configuration made from --kernel".to_owned(), PathBuf::new())
 }
 
-/// An empty folder of this process's own.
-fn fresh_run_dir(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = workspace.run_dir(&format!("run-{}", std::process::id()));
+/// The folder of the run with this name, emptied.
+pub(crate) fn fresh_run_dir(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    let folder = workspace.run_dir(name);
     remove_if_there(&folder)?;
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
