@@ -31,6 +31,8 @@ pub(crate) struct Manager {
     pub(crate) memory_look_at: Option<u64>,
     /// The host TSC at which a window of the exit models ends; see `Vmm::look_at_exits`.
     pub(crate) exits_look_at: u64,
+    /// The VM that was looked at last so.
+    pub(crate) exits_looked_at: u32,
     /// Microseconds of uptime at which guests' use of memory was last measured.
     pub(crate) sampled_at_us: u64,
     last_id: u32,
@@ -91,6 +93,7 @@ impl Manager {
             allocator,
             memory_look_at: None,
             exits_look_at: 0,
+            exits_looked_at: 0,
             sampled_at_us: 0,
             last_id: 0,
         }

@@ -30,7 +30,7 @@ pub(crate) fn run(hypervisor: &'static Hypervisor, cpu: CpuId, mut root: VmxRoot
         if let Some(desk) = desk.as_mut()
             && desk.has_work(hypervisor)
         {
-            leave(hypervisor, cpu, &mut root, last.take());
+            leave(hypervisor, &mut root, last.take());
             desk.work(&mut Vmm { hypervisor, root: &mut root });
         }
         let next = decide(hypervisor, cpu, &mut root, last.take());
@@ -71,15 +71,12 @@ fn decide(hypervisor: &Hypervisor, cpu: CpuId, root: &mut VmxRoot, mut last: Opt
     next
 }
 
-/// Reports the last turn; the CPU has no vCPU from here on, and what it would have run or woken soon, others do.
-fn leave(hypervisor: &Hypervisor, cpu: CpuId, root: &mut VmxRoot, last: Option<Turn>) {
+/// Reports the last turn; the CPU has no vCPU from here on.
+fn leave(hypervisor: &Hypervisor, root: &mut VmxRoot, last: Option<Turn>) {
+    let Some(mut turn) = last else { return };
     let mut manager = hypervisor.manager.lock();
-    let now = time::now();
-    if let Some(mut turn) = last {
-        manager.report(&mut turn, now);
-        turn.machine.unload(turn.vcpu.index, root);
-    }
-    Manager::kick(&manager.scheduler.leave(cpu, now));
+    manager.report(&mut turn, time::now());
+    turn.machine.unload(turn.vcpu.index, root);
 }
 
 /// Halts the CPU until something is to be done, `until` at the latest.

@@ -19,6 +19,7 @@ use lamina_core::device::board::{Board, BoardConfig};
 use lamina_core::device::lapic::{ApicBus, LocalApic};
 use lamina_core::ept::PageSize;
 use lamina_core::exit::ExitCounters;
+use lamina_core::exit::local::LocalExits;
 use lamina_core::exit::replay::Setting;
 use lamina_core::fault::ExitTrail;
 use lamina_core::loader::{EntryState, LoadRequest, Module, RamLayout, load};
@@ -37,6 +38,8 @@ const LARGE_PAGES_FROM_BYTES: u64 = 32 << 20;
 
 /// Microseconds in which a serial line at 115,200 baud takes some dozen characters.
 const LINE_WAIT_US: u64 = 5_000;
+/// How much later than it is due a guest's time may end that exits all the while, in microseconds.
+const TIMER_SLACK_US: u64 = 20;
 
 /// What a machine is built of.
 pub(crate) struct BuildRequest<'a> {
@@ -103,9 +106,19 @@ impl Machine {
             board_wait: u64::MAX,
         };
         let line_wait = hypervisor.us_to_ticks(LINE_WAIT_US);
+        let timer_slack = hypervisor.us_to_ticks(TIMER_SLACK_US);
         let limit = |us| Mutex::new(Heartbeat::new(hypervisor.us_to_ticks(us), config.vcpus));
         let heartbeat = config.watchdog_us.map(limit);
-        Ok(Self { vm, ram, shared: Mutex::new(shared), slots, heartbeat, watch: Mutex::default(), line_wait })
+        Ok(Self {
+            vm,
+            ram,
+            shared: Mutex::new(shared),
+            slots,
+            heartbeat,
+            watch: Mutex::default(),
+            line_wait,
+            timer_slack,
+        })
     }
 }
 
@@ -160,6 +173,9 @@ fn new_vcpu(
         pending: None,
         deferred: None,
         trail: ExitTrail::new(),
+        local_exits: LocalExits::default(),
+        apic_base: 0,
+        origin: 0,
         traced_exits,
         interrupt_status_stale: true,
         steal_before: None,

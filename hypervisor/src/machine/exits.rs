@@ -3,18 +3,21 @@
 use super::vcpu::{Context, SliceEnd};
 use super::{Machine, Shared};
 use crate::cpus::{self, BOOT_CPU};
-use crate::{logger, trace};
+use crate::{flight, logger, trace};
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::ops::ControlFlow;
+use core::sync::atomic::Ordering;
+use lamina_core::exit::local::{self, Processor};
 use lamina_core::exit::{self, Event, EventKind, Merged, Outcome, RawExit, StopReason};
 use lamina_core::fault::FaultKind;
 use lamina_core::memory::GuestPhysAddr;
+use lamina_core::sched::CpuId;
 use lamina_core::vm::Activity;
 use lamina_core::vmx::{ExitReason, GuestField};
 use lamina_core::x86::VcpuState;
 use lamina_hw::mem::PopulateError;
-use lamina_hw::vmx::CurrentVmcs;
+use lamina_hw::vmx::{AtOnce, CurrentVmcs, EntryFailure};
 use lamina_hw::{cpu, serial, time};
 use spin::MutexGuard;
 
@@ -22,6 +25,50 @@ use spin::MutexGuard;
 type Handled<'a> = ControlFlow<SliceEnd, MutexGuard<'a, Shared>>;
 
 impl Context {
+    /// Lets the guest run until an exit that cannot be answered at once, or, without one, until there is something to look at; from
+    /// host TSC `now` to `due` at most.
+    pub(super) fn enter(
+        &mut self,
+        machine: &Machine,
+        cpu: CpuId,
+        vmcs: &mut CurrentVmcs<'_>,
+        now: u64,
+        due: u64,
+    ) -> Result<Option<RawExit>, EntryFailure> {
+        vmcs.set_preemption_timer(due.saturating_sub(now));
+        let mut timer_set_at = now;
+        let Self { gprs, cpu: processor, trail, local_exits, sign, apic_base, origin, traced_exits, index, .. } = self;
+        let notified = machine.slots.get(usize::from(*index)).map(|slot| &slot.notified);
+        let is_notified = || notified.is_some_and(|flag| flag.load(Ordering::Relaxed));
+        vmcs.run(&machine.ram, gprs, |vmcs, gprs, reason| {
+            flight::exit(cpu, reason);
+            if *traced_exits != 0 || !local_exits.can_count(reason) {
+                return AtOnce::No;
+            }
+            let host_now = time::now();
+            let now = host_now.wrapping_sub(*origin);
+            let mut processor = Processor { state: vmcs, gprs, cpu: processor, apic_base: *apic_base, now };
+            if !local::answer(reason, &mut processor) {
+                return AtOnce::No;
+            }
+            let instruction_len = vmcs.exit_instruction_len();
+            exit::advance(vmcs, instruction_len);
+            local_exits.count(reason);
+            trail.record(reason, now);
+            *sign = true;
+            // Each entry starts the timer anew with what it was set to.
+            if host_now.wrapping_sub(timer_set_at) > machine.timer_slack {
+                if host_now >= due {
+                    return AtOnce::Look;
+                }
+                vmcs.set_preemption_timer(due - host_now);
+                timer_set_at = host_now;
+            }
+            // Interrupts are off: what comes after this look makes the next entry exit.
+            if is_notified() || cpus::is_to_decide(cpu) { AtOnce::Look } else { AtOnce::GoOn }
+        })
+    }
+
     /// Decides about an exit and applies what follows.
     pub(super) fn handle<'a>(
         &mut self,
@@ -58,6 +105,7 @@ impl Context {
         let (Some(apic), Some(counters)) = (apics.local(index), counters.get_mut(index)) else {
             return ControlFlow::Continue(shared);
         };
+        self.local_exits.hand_on(counters);
         let mut ctx = exit::Context {
             state: vmcs,
             gprs: &mut self.gprs,

@@ -50,6 +50,8 @@ pub(crate) struct Machine {
     watch: Mutex<Watch>,
     /// Host ticks that a vCPU waits which has written more than the host's serial line takes.
     line_wait: u64,
+    /// For how long a guest whose exits are answered at once runs on with the timer as it was set, in host ticks.
+    timer_slack: u64,
 }
 
 /// What the vCPUs share, beside the RAM.

@@ -3,7 +3,6 @@
 
 use super::{Machine, Shared};
 use crate::cpus;
-use crate::flight;
 use crate::hypervisor::Hypervisor;
 use crate::manager::Turn;
 use crate::vmm::has_room_for_report;
@@ -12,6 +11,7 @@ use alloc::string::{String, ToString};
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering;
 use lamina_core::device::lapic::VcpuMask;
+use lamina_core::exit::local::LocalExits;
 use lamina_core::exit::{Event, StopReason};
 use lamina_core::fault::{Capture, ExitTrail, FaultKind, Subject};
 use lamina_core::loader::EntryState;
@@ -58,6 +58,11 @@ pub(super) struct Context {
     pub(super) deferred: Option<Event>,
     /// Its last exits.
     pub(super) trail: ExitTrail,
+    /// Exits that were answered at once, yet to be counted.
+    pub(super) local_exits: LocalExits,
+    /// IA32_APIC_BASE, and the host TSC at which the guest's clock began, as it last looked.
+    pub(super) apic_base: u64,
+    pub(super) origin: u64,
     /// Exits that are yet to be printed as records.
     pub(super) traced_exits: u32,
     /// The page's IRR or ISR may differ from the VMCS's guest interrupt status.
@@ -150,25 +155,22 @@ impl VcpuTask {
             // As above: a guest that named no RAM, or one for which memory is short, is not told.
             let _ = context.cpu.msrs.steal_time.tell(&mut &machine.ram, context.steal_ns);
             context.deliver(&mut shared, &mut vmcs);
-            // The timer starts anew at each entry, with what is left.
             let due = shared.next_deadline(context.index).map_or(until, |deadline| until.min(deadline));
-            vmcs.set_preemption_timer(due.saturating_sub(host_now));
             drop(shared);
             if *told != 0 {
                 machine.tell(hypervisor, core::mem::take(told));
             }
 
-            let exit = match vmcs.run(&machine.ram, &mut context.gprs) {
-                Ok(exit) => exit,
+            shared = match context.enter(machine, cpu, &mut vmcs, host_now, due) {
+                Ok(Some(exit)) => match context.handle(&exit, &mut vmcs, machine) {
+                    ControlFlow::Continue(shared) => shared,
+                    ControlFlow::Break(end) => return end,
+                },
+                Ok(None) => machine.lock(),
                 Err(failure) => {
                     let detail = explain_entry_failure(failure);
                     return SliceEnd::Stopped(StopReason::fault(FaultKind::EntryFailure, detail));
                 }
-            };
-            flight::exit(cpu, exit.reason);
-            shared = match context.handle(&exit, &mut vmcs, machine) {
-                ControlFlow::Continue(shared) => shared,
-                ControlFlow::Break(end) => return end,
             };
             next = context.look(machine, &mut shared, told);
         }
@@ -224,6 +226,8 @@ impl Context {
         }
         let now = time::now().wrapping_sub(shared.origin);
         *told |= self.service(shared, now);
+        self.origin = shared.origin;
+        self.apic_base = shared.apics.local(usize::from(self.index)).map_or(0, |apic| apic.base_msr());
         if let Some(period_ms) = shared.board.watchdog_fired() {
             return Next::Stop(explain_watchdog(period_ms));
         }

@@ -2,8 +2,9 @@
 //! [`transition`] alone.
 
 use super::{HEAP_PER_MACHINE, Vmm, check_heap};
+use crate::cpus::BOOT_CPU;
 use crate::machine::{BuildRequest, Machine};
-use crate::manager::{Happened, News};
+use crate::manager::{Happened, Manager, News};
 use crate::vm::Vm;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -188,6 +189,8 @@ impl Vmm<'_> {
     pub(super) fn power_on(&mut self, id: u32) -> Result<(), String> {
         self.take_off_cpus(id);
         let mut manager = self.hypervisor.manager.lock();
+        // That takes long: what this CPU would have woken or run meanwhile, others do.
+        Manager::kick(&manager.scheduler.leave(BOOT_CPU, time::now()));
         let Some(vm) = manager.by_id(id) else { return Ok(()) };
         vm.over = false;
         vm.stop_by = None;

@@ -1,40 +1,41 @@
 //! Looking at what VMs do, off their exit path: their mix of exits, and panics that they handle themselves.
 
 use super::Vmm;
-use crate::machine::Machine;
 use crate::vm::Vm;
 use alloc::string::String;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use lamina_core::exit::reason_name;
 use lamina_core::vm::exit_model::Suspicion;
 use lamina_hw::time;
 
 /// How long a window of the exit model is, in microseconds.
 const WINDOW_US: u64 = 1_000_000;
+/// How often it is looked whether there is a VM, in microseconds.
+const IDLE_US: u64 = 100_000;
 
 impl Vmm<'_> {
-    /// A window is over: each VM's model judges it, and what has changed is told.
+    /// A window of a VM is over: its model judges it, and what has changed is told. One VM after the other, so that this is
+    /// never long, and each about once in a window.
     pub(super) fn look_at_exits(&self) {
         let mut manager = self.hypervisor.manager.lock();
-        manager.exits_look_at = time::now().saturating_add(self.hypervisor.us_to_ticks(WINDOW_US));
-        let watched = |vm: &Vm| {
-            let machine = vm.machine.clone().filter(|_| vm.state.is_runnable())?;
-            Some((vm.config.name.clone(), machine))
-        };
-        let vms: Vec<(String, Arc<Machine>)> = manager.vms.iter().filter_map(watched).collect();
+        let is_watched = |vm: &&Vm| vm.state.is_runnable() && vm.machine.is_some();
+        let count = manager.vms.iter().filter(is_watched).count() as u64;
+        let after = manager.exits_looked_at;
+        let mut watched = manager.vms.iter().filter(is_watched);
+        let next = watched.clone().find(|vm| vm.id > after).or_else(|| watched.next());
+        let found = next.and_then(|vm| Some((vm.id, vm.config.name.clone(), vm.machine.clone()?)));
+        let wait_us = WINDOW_US.checked_div(count).unwrap_or(IDLE_US);
+        manager.exits_look_at = time::now().saturating_add(self.hypervisor.us_to_ticks(wait_us));
+        let Some((id, name, machine)) = found else { return };
+        manager.exits_looked_at = id;
         drop(manager);
-        for (name, machine) in vms {
-            let seen = machine.look_at_exits(self.hypervisor, WINDOW_US / 2);
-            if let Some(suspicion) = seen.suspicion {
-                match suspicion {
-                    Some(suspicion) => log::warn!("vm {name}: suspect: {}", explain(&suspicion)),
-                    None => log::info!("vm {name}: no longer suspect"),
-                }
-            }
-            if seen.crash_loaded {
-                log::warn!("vm {name}: the guest has panicked, and handles that by its crash kernel");
-            }
+        let seen = machine.look_at_exits(self.hypervisor, WINDOW_US / 2);
+        match seen.suspicion {
+            Some(Some(suspicion)) => log::warn!("vm {name}: suspect: {}", explain(&suspicion)),
+            Some(None) => log::info!("vm {name}: no longer suspect"),
+            None => {}
+        }
+        if seen.crash_loaded {
+            log::warn!("vm {name}: the guest has panicked, and handles that by its crash kernel");
         }
     }
 }

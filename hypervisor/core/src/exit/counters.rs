@@ -118,8 +118,13 @@ impl ExitCounters {
 
     /// Counts an exit; `exit_reason` is the exit-reason field.
     pub fn count_exit(&mut self, exit_reason: u32) {
+        self.count_exits(exit_reason, 1);
+    }
+
+    /// Counts several of a kind.
+    pub fn count_exits(&mut self, exit_reason: u32, count: u64) {
         let slot = usize::try_from(exit_reason & 0xffff).ok().and_then(|basic| self.by_reason.get_mut(basic));
-        *slot.unwrap_or(&mut self.undefined_reasons) += 1;
+        *slot.unwrap_or(&mut self.undefined_reasons) += count;
     }
 
     /// Adds what another vCPU's counters have.

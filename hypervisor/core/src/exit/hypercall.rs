@@ -12,6 +12,7 @@
 use super::{Context, Event, Outcome, RawExit, advance, crash, rip};
 use crate::fault::FaultKind;
 use crate::insn;
+use crate::x86::{Gprs, VcpuState};
 use alloc::format;
 
 /// The guest has panicked.
@@ -21,16 +22,25 @@ const NOT_DEFINED: u64 = u64::MAX;
 
 /// Answers a hypercall.
 pub(super) fn handle(exit: &RawExit, ctx: &mut Context<'_>) -> Outcome {
-    if insn::privilege_level(ctx.state) != 0 {
-        return Outcome::Inject(Event::INVALID_OPCODE);
+    if answer_undefined(ctx.gprs, ctx.state) {
+        return Outcome::Advance;
     }
-    if ctx.gprs.rax == PANIC {
+    if ctx.gprs.rax == PANIC && insn::privilege_level(ctx.state) == 0 {
         let (code, rip) = (ctx.gprs.rbx, rip(ctx));
         let detail = format!("guest panic: told by the panic hypercall, code {code:#x}; RIP {rip:#x}");
         // Behind it, if the VM is looked at afterwards, or resumed.
         advance(ctx.state, exit.instruction_len);
         return crash(FaultKind::GuestPanic, detail);
     }
-    ctx.gprs.rax = NOT_DEFINED;
-    Outcome::Advance
+    Outcome::Inject(Event::INVALID_OPCODE)
+}
+
+/// Answers a number that is not defined, if it is one and the guest may ask.
+#[inline]
+pub(super) fn answer_undefined(gprs: &mut Gprs, state: &dyn VcpuState) -> bool {
+    if gprs.rax == PANIC || insn::privilege_level(state) != 0 {
+        return false;
+    }
+    gprs.rax = NOT_DEFINED;
+    true
 }

@@ -15,6 +15,7 @@ mod ept;
 mod event;
 mod exception;
 mod hypercall;
+pub mod local;
 mod mmio;
 mod msr;
 mod port;

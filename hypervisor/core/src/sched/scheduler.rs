@@ -265,13 +265,19 @@ impl Scheduler {
     fn call_from(&mut self, cpu: CpuId, slot: Slot, now: u64) -> Option<CpuId> {
         // This CPU asks next. Where nothing else waits for it, it takes this one itself.
         let mask = self.table.vcpu(slot).map(|vcpu| self.table.classes.mask(vcpu.class))?;
-        if mask.contains(cpu) && self.table.classes.ready_for(cpu) == 1 {
-            if let Some(record) = self.table.cpu_mut(cpu) {
-                record.expected_by = Some(slot);
-            }
-            return None;
+        let found = if mask.contains(cpu) && self.table.classes.ready_for(cpu) == 1 {
+            None
+        } else if self.policy.cannot_wait(&self.table, slot) {
+            self.call(slot, now)
+        } else {
+            self.call_idle(slot)
+        };
+        if found.is_none()
+            && let Some(record) = self.table.cpu_mut(cpu)
+        {
+            record.expected_by.get_or_insert(slot);
         }
-        if self.policy.cannot_wait(&self.table, slot) { self.call(slot, now) } else { self.call_idle(slot) }
+        found
     }
 
     /// Finds an idle CPU for the vCPU that may run because this one of the same VM no longer does.

@@ -30,6 +30,17 @@ pub enum EntryFailure {
     InstructionError(u32),
 }
 
+/// What was done about an exit before anything else was looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AtOnce {
+    /// Nothing.
+    No,
+    /// It was answered, and the guest may go on.
+    GoOn,
+    /// It was answered, and there is something else to look at.
+    Look,
+}
+
 /// The current VMCS of this CPU: proof that a vCPU is loaded. Its guest-state area is what exit handlers work on.
 ///
 /// It holds the CPU's root as long as it lives, so that no other VMCS becomes current meanwhile, and stays on its CPU as the
@@ -58,8 +69,12 @@ impl<'a> CurrentVmcs<'a> {
         debug_assert_eq!(written, Ok(()), "VMWRITE of {field:?}");
     }
 
-    /// Runs the guest until its next exit, in `ram`: the one that the vCPU was made with. An NMI or machine check that
-    /// caused the exit has been handled when this returns.
+    /// Runs the guest in `ram`, the one that the vCPU was made with, until an exit that `at_once`, which is shown each exit-reason
+    /// field, leaves to the caller: that exit, or `None` where it was answered and the caller is to look around. An NMI or
+    /// machine check that caused an exit has been handled when this returns.
+    ///
+    /// To other CPUs the guest runs all the while: one that takes a page of its memory away, or wants something else, sends an
+    /// interrupt, and the next entry exits for it before the guest executes an instruction.
     ///
     /// # Errors
     /// [`EntryFailure`] when the CPU refused the VM entry before it looked at the guest's state. (Bad guest state comes as an
@@ -68,28 +83,50 @@ impl<'a> CurrentVmcs<'a> {
     /// # Panics
     /// If `ram` is another one: the VMCS names the EPT of the first, which may be gone.
     #[inline]
-    pub fn run(&mut self, ram: &GuestRam, gprs: &mut Gprs) -> Result<RawExit, EntryFailure> {
+    pub fn run(
+        &mut self,
+        ram: &GuestRam,
+        gprs: &mut Gprs,
+        mut at_once: impl FnMut(&mut Self, &mut Gprs, u32) -> AtOnce,
+    ) -> Result<Option<RawExit>, EntryFailure> {
         assert_eq!(ram.id(), self.vcpu.ram, "a vCPU runs in the RAM it was made with");
         let presence = ram.enter(cpu::this());
         if self.vcpu.flush_l1d {
             self.vcpu.flush_l1d = false;
             cpu::speculation::flush_l1d();
         }
-        // SAFETY: the VMCS is current (that is what `self` says) and was programmed whole by `Vcpu::new`; what it names is there
-        // (see `Vcpu`; the EPT by the check above); `launched` and `host_rsp` are kept in step with it here alone.
-        let entered = unsafe { switch::enter(gprs, self.vcpu.launched, &mut self.vcpu.host_rsp) };
-        drop(presence);
-        match entered {
-            0 => {
-                let exit = read_exit();
-                handle_host_exception(&exit);
-                // An entry that failed on the guest's state leaves the launch state as it was.
-                self.vcpu.launched |= exit.reason >> 31 == 0;
-                Ok(exit)
+        loop {
+            // SAFETY: the VMCS is current (that is what `self` says) and was programmed whole by `Vcpu::new`; what it names is
+            // there (see `Vcpu`; the EPT by the check above); `launched` and `host_rsp` are kept in step with it here alone.
+            let entered = unsafe { switch::enter(gprs, self.vcpu.launched, &mut self.vcpu.host_rsp) };
+            match entered {
+                0 => {}
+                1 => return Err(EntryFailure::Invalid),
+                _ => {
+                    let error = read_only(ReadOnlyField::InstructionError) as u32;
+                    return Err(EntryFailure::InstructionError(error));
+                }
             }
-            1 => Err(EntryFailure::Invalid),
-            _ => Err(EntryFailure::InstructionError(read_only(ReadOnlyField::InstructionError) as u32)),
+            let reason = read_only(ReadOnlyField::ExitReason) as u32;
+            // An entry that failed on the guest's state leaves the launch state as it was.
+            self.vcpu.launched |= reason >> 31 == 0;
+            match at_once(self, gprs, reason) {
+                AtOnce::GoOn => {}
+                AtOnce::Look => return Ok(None),
+                AtOnce::No => {
+                    drop(presence);
+                    let exit = read_exit(reason);
+                    handle_host_exception(&exit);
+                    return Ok(Some(exit));
+                }
+            }
         }
+    }
+
+    /// The length of the instruction that exited.
+    #[must_use]
+    pub fn exit_instruction_len(&self) -> u32 {
+        read_only(ReadOnlyField::ExitInstructionLength) as u32
     }
 
     /// Has the guest exit after at most this many TSC ticks (in steps of the preemption timer's rate).

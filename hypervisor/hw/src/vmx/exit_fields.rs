@@ -8,10 +8,10 @@ pub(super) fn read_only(field: ReadOnlyField) -> u64 {
     vmread(field.encoding()).unwrap_or(0)
 }
 
-/// Reads the exit's fields: those its reason defines, and no others.
+/// Reads the fields of an exit with this reason: those that it defines, and no others.
 #[inline]
-pub(super) fn read_exit() -> RawExit {
-    let mut exit = RawExit { reason: read_only(ReadOnlyField::ExitReason) as u32, ..RawExit::default() };
+pub(super) fn read_exit(reason: u32) -> RawExit {
+    let mut exit = RawExit { reason, ..RawExit::default() };
     if let Some(reason) = ExitReason::from_basic(exit.reason as u16) {
         read_fields(&mut exit, reason.needed_fields());
         let further = reason.further_fields(&exit);

@@ -17,7 +17,7 @@ mod vcpu;
 mod vpid;
 
 pub use capabilities::cpu_facts;
-pub use current::{CurrentVmcs, EntryFailure};
+pub use current::{AtOnce, CurrentVmcs, EntryFailure};
 pub(crate) use instructions::invept;
 pub use pages::VirtualApicPage;
 pub use root::{VmxError, VmxRoot};

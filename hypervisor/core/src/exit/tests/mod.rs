@@ -2,6 +2,7 @@
 
 mod control;
 mod events;
+mod local;
 mod memory_access;
 mod ports;
 mod random;

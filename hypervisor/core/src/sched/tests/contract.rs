@@ -93,6 +93,17 @@ fn who_waits_for_a_cpu_that_leaves_is_given_another() {
     sched.account(A, 2, Why::Preempted, 8);
     assert_eq!(sched.leave(CPU0, 8), CpuSet::only(CPU1));
     assert!(matches!(sched.pick_next(CPU1, 9), Decision::Run { vcpu: A, .. }));
+    // Or takes a CPU that runs something less urgent, though a third one waits too.
+    sched.add_vm(3, params(100), 1);
+    sched.wake(VcpuId { vm: 3, index: 0 }, 10);
+    sched.wake(B, 11);
+    assert!(matches!(sched.pick_next(CPU0, 11), Decision::Run { vcpu: B, .. }));
+    sched.account(A, 2, Why::Preempted, 11);
+    assert!(matches!(sched.pick_next(CPU1, 11), Decision::Run { vcpu: A, .. }));
+    sched.account(B, 1, Why::Preempted, 12);
+    assert_eq!(sched.leave(CPU0, 12), CpuSet::only(CPU1));
+    sched.account(A, 1, Why::Preempted, 12);
+    assert!(matches!(sched.pick_next(CPU1, 12), Decision::Run { vcpu: B, .. }));
     // Alone it has nobody to leave anything to.
     let mut alone = two_vms(PolicyKind::Fair, 1);
     alone.set_timer(A, CPU0, Some(5));
