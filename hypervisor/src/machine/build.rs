@@ -23,7 +23,7 @@ use lamina_core::exit::replay::Setting;
 use lamina_core::fault::ExitTrail;
 use lamina_core::loader::{EntryState, LoadRequest, Module, RamLayout, load};
 use lamina_core::memory::{FrameKind, GuestMemory};
-use lamina_core::vm::{Activity, Heartbeat};
+use lamina_core::vm::Activity;
 use lamina_core::vmx::controls::SecondaryProcBased;
 use lamina_core::x86::CpuState;
 use lamina_core::x86::cpuid::CpuidConfig;
@@ -103,9 +103,10 @@ impl Machine {
             board_wait: u64::MAX,
         };
         let line_wait = hypervisor.us_to_ticks(LINE_WAIT_US);
-        let limit = |us| Mutex::new(Heartbeat::new(hypervisor.us_to_ticks(us), config.vcpus));
-        let heartbeat = config.watchdog_us.map(limit);
-        Ok(Self { vm, ram, shared: Mutex::new(shared), slots, heartbeat, watch: Mutex::default(), line_wait })
+        let (heartbeat, watch) = (Mutex::new(None), Mutex::default());
+        let machine = Self { vm, ram, shared: Mutex::new(shared), slots, heartbeat, watch, line_wait };
+        machine.watch_heartbeat(hypervisor, config.watchdog_us);
+        Ok(machine)
     }
 }
 

@@ -45,8 +45,8 @@ pub(crate) struct Machine {
     ram: GuestRam,
     shared: Mutex<Shared>,
     slots: Vec<Slot>,
-    /// Whether its vCPUs go on, where that is watched. Locked after `shared`.
-    heartbeat: Option<Mutex<Heartbeat>>,
+    /// Whether its vCPUs go on, where that is watched. Locked after `shared`, or alone.
+    heartbeat: Mutex<Option<Heartbeat>>,
     watch: Mutex<Watch>,
     /// Host ticks that a vCPU waits which has written more than the host's serial line takes.
     line_wait: u64,
@@ -204,6 +204,18 @@ impl Machine {
         for slot in &self.slots {
             slot.clock_changed.store(true, Ordering::SeqCst);
         }
+    }
+
+    /// Watches from now on whether the vCPUs go on, with this limit in microseconds, or no more. They are to be woken: one that
+    /// waits is looked at after a turn.
+    pub(crate) fn watch_heartbeat(&self, hypervisor: &Hypervisor, limit_us: Option<u64>) {
+        let heartbeat = |us| Heartbeat::new(hypervisor.us_to_ticks(us), self.slots.len());
+        *self.heartbeat.lock() = limit_us.map(heartbeat);
+    }
+
+    /// Takes it back that the guest's watchdog has fired, until the guest feeds it again.
+    pub(crate) fn forgive_watchdog(&self) {
+        self.shared.lock().board.forgive_watchdog();
     }
 
     /// Whether the guest's watchdog has fired.

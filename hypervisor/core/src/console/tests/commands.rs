@@ -182,8 +182,8 @@ fn an_error_says_what_to_type() {
         ("vm set web", format!("vm set: KEY=VALUE... is missing; {set}")),
         ("vm set web fast", format!("vm set: fast: write KEY=VALUE, such as weight=200; {set}")),
         ("vm set web weigth=2", format!("vm set: unknown key weigth, did you mean weight?; {set}")),
-        ("vm set web speed=2", format!("vm set: unknown key speed; allowed are weight, cap, quantum, priority, reservation, affinity, memory, stop_grace, on_fault, restart_limit; {set}")),
-        ("vm set web vcpus=2", format!("vm set: vcpus cannot be changed once the VM is defined; what can is weight, cap, quantum, priority, reservation, affinity, memory, stop_grace, on_fault, restart_limit; {set}")),
+        ("vm set web speed=2", format!("vm set: unknown key speed; allowed are weight, cap, quantum, priority, reservation, affinity, memory, stop_grace, on_fault, restart_limit, watchdog; {set}")),
+        ("vm set web vcpus=2", format!("vm set: vcpus cannot be changed once the VM is defined; what can is weight, cap, quantum, priority, reservation, affinity, memory, stop_grace, on_fault, restart_limit, watchdog; {set}")),
         ("vm set web weight=5 cap=0", format!("vm set: cap=0: a cap is 1 to 6400; {set}")),
         ("vm set web priority=100", format!("vm set: priority=100: a priority is 0 to 99; {set}")),
         ("vm pin web 4-2", format!("vm pin: 4-2: a range begins with its lower CPU, as in 0-3; {pin}")),
@@ -287,7 +287,7 @@ fn completion_knows_commands_vms_files_and_options() {
     assert_eq!(completions("vm create new --after db,l"), ["db,linux"]);
     assert_eq!(completions("vm create new --after "), ["db", "hello", "hello-1", "hello-2", "linux"]);
     assert_eq!(completions("vm create new --balloon "), ["false", "true"]);
-    assert_eq!(completions("vm set linux w"), ["weight="]);
+    assert_eq!(completions("vm set linux w"), ["watchdog=", "weight="]);
     assert_eq!(completions("vm set linux weight=2 c"), ["cap="]);
     assert_eq!(completions("vm pin l"), ["linux"]);
     assert_eq!(completions("sched "), ["--json", "policy"]);
