@@ -101,6 +101,7 @@ impl Machine {
             origin: time::now(),
             pic_told: false,
             board_wait: u64::MAX,
+            injected: None,
         };
         let line_wait = hypervisor.us_to_ticks(LINE_WAIT_US);
         let (heartbeat, watch) = (Mutex::new(None), Mutex::default());

@@ -5,7 +5,7 @@ use crate::console::complete::{CommandCompleter, Names};
 use crate::console::editor::Completer;
 use crate::console::table::{COMMANDS, Kind};
 use crate::console::{Command, Request, help};
-use crate::fault::{OnFault, RestartLimit};
+use crate::fault::{FaultKind, OnFault, RestartLimit};
 use crate::loader::Format;
 use crate::resources::Strategy;
 use crate::sched::PolicyKind;
@@ -72,6 +72,7 @@ fn every_command() {
         ("cpu", Command::Cpu),
         ("security", Command::Security),
         ("debug panic", Command::DebugPanic),
+        ("debug fault web host", Command::InjectFault { name: name(), kind: FaultKind::Host }),
         ("sched", Command::Sched),
         ("stats", Command::Stats { name: None }),
         ("stats web", Command::Stats { name: Some(name()) }),
@@ -206,6 +207,7 @@ fn an_error_says_what_to_type() {
         ("vm create web --image i --entry 1", format!("vm create: --entry: only a flat image has it; give the format flat16, flat32 or flat64, or leave this out; {create}")),
         ("debug refuse 0 'vm start web'", format!("debug refuse: 0: not the number of a request, from 1 on; {refuse}")),
         ("debug refuse 1 mem", format!("debug refuse: 'mem': not a command that changes VMs; write one in quotes, as in 'vm start web'; {refuse}")),
+        ("debug fault web triple-fault", "debug fault: triple-fault: not one of invalid-guest-state, entry-failure, unhandled-exit, ept-misconfiguration, machine-check, host; usage: debug fault NAME KIND [--json]".into()),
         ("vm create 'web", "the quote ' is never closed; end the text with '".into()),
     ];
     for (line, expected) in cases {
@@ -236,6 +238,7 @@ fn what_the_usage_line_promises_parses() {
             Kind::Policy => "fcfs",
             Kind::Strategy => "capacity",
             Kind::Change => "weight=7",
+            Kind::Injected => "host",
             _ => "7",
         };
         let mut line = spec.name();
@@ -290,6 +293,7 @@ fn completion_knows_commands_vms_files_and_options() {
     assert_eq!(completions("vm set linux w"), ["watchdog=", "weight="]);
     assert_eq!(completions("vm set linux weight=2 c"), ["cap="]);
     assert_eq!(completions("vm pin l"), ["linux"]);
+    assert_eq!(completions("debug fault linux e"), ["entry-failure", "ept-misconfiguration"]);
     assert_eq!(completions("sched "), ["--json", "policy"]);
     assert_eq!(completions("sched policy f"), ["fair", "fcfs"]);
     assert_eq!(completions("alloc strategy "), ["capacity", "need", "priority", "utilization"]);
