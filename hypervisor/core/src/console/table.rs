@@ -409,7 +409,7 @@ fn injection(given: &Arguments) -> Result<Command, String> {
         let names = FaultKind::INJECTED.map(FaultKind::name).join(", ");
         format!("{}: not one of {names}", kind.escape_debug())
     })?;
-    Ok(Command::InjectFault { name: given.first().into(), kind })
+    Ok(Command::InjectFault { name: given.first(), kind })
 }
 
 fn stop(given: &Arguments) -> Result<Command, String> {
