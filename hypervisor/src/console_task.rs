@@ -303,6 +303,9 @@ fn execute(vmm: &mut Vmm<'_>, request: Request) -> String {
             Ok(render(&LogView::new("lamina", &bytes, lost, tail), json))
         }
         Command::RefuseFrames { nth, command } => return refusing(vmm, nth, Request { command: *command, json }),
+        Command::InjectFault { name, kind } => vmm
+            .inject_fault(&name, kind)
+            .map(|()| done(&format!("vm {name}: has a fault of kind {kind} at its next VM entry"), json)),
         Command::Version => Ok(render(&views::version(hypervisor), json)),
         Command::Reboot => {
             logger::print("rebooting\n");

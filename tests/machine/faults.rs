@@ -1,5 +1,8 @@
 //! Guests that come to grief: each kind of fault is found, reported and answered as the VM's policy says, while the console and
 //! the neighbours go on.
+//!
+//! What a guest can do by itself, the guest `fault` does. What no guest can bring about, `debug fault` does, up to which the way is the
+//! real one (docs/FAULTS.md). `reset-loop` has a case of its own; `guest-panic`, `watchdog` and `heartbeat` are in `watchdog.rs`.
 
 use anyhow::{Context, Result, ensure};
 use lamina_tests::{Bench, Case, Session, field, number, pass_time, reply};
@@ -19,6 +22,16 @@ const KINDS: [(&str, &str); 7] = [
     ("unsupported", "unsupported-instruction"),
 ];
 
+/// What `debug fault` brings about, how it is told, and whether the guest goes on when it is resumed.
+const INJECTED: [(&str, &str, bool); 6] = [
+    ("invalid-guest-state", "VM entry failed, invalid guest state: ", false),
+    ("entry-failure", "VM entry failed: VM-instruction error 7: ", false),
+    ("unhandled-exit", "VM exit 65535 (no reason the manual defines) is not handled: ", true),
+    ("ept-misconfiguration", "EPT misconfiguration: the hypervisor's tables are wrong for ", true),
+    ("machine-check", "machine check: the hardware reported an error while the guest ran", true),
+    ("host", "guest-physical 0xffffffffffffffff is not RAM of this VM", true),
+];
+
 /// A neighbour that never yields; the other image is in the ramdisk because a VM names it.
 const NEIGHBOUR: &str = r#"
 [[vm]]
@@ -36,6 +49,7 @@ autostart = false
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         Case::bios("faults::each_kind_is_found_and_reported", kinds),
+        Case::bios("faults::each_kind_that_no_guest_can_cause_too", injected),
         Case::bios("faults::probing_is_no_loop", probing),
         Case::bios("faults::restart_backs_off_up_to_its_limit", restart),
         Case::bios("faults::stop_pause_and_preserve", policies),
@@ -194,6 +208,50 @@ fn check_content(report: &Value, kind: &str) -> Result<()> {
         ensure!(report["unknown_memory"] == 1000, "{} accesses were counted", report["unknown_memory"]);
     }
     Ok(())
+}
+
+/// Detected, reported and answered like those of a guest's own doing; resumed, the VM does what docs/FAULTS.md says, and restarted
+/// it is as new.
+fn injected(bench: &Bench) -> Result<()> {
+    let mut session = boot(bench, 2)?;
+    session.command("vm create victim --image spin --memory 4M")?;
+    let refused = session.command("debug fault victim host")?;
+    ensure!(refused.contains("vm victim is defined: 'debug fault' needs one that runs"), "{refused}");
+    session.command("vm destroy victim")?;
+    let mut ran = 0;
+    for (kind, words, goes_on) in INJECTED {
+        session.command("vm create victim --image spin --memory 4M --on-fault pause")?;
+        session.send("vm start victim")?;
+        session.expect("victim| spin: spinning for ever")?;
+        session.send(&format!("debug fault victim {kind}"))?;
+        let paused = format!("vm victim: paused (fault): {words}");
+        session.expect(paused.as_str())?;
+        let report = last_report(&mut session, "victim")?;
+        ensure!(report["kind"] == kind && report["action"] == "paused", "{kind} is taken for another one: {report}");
+        let code = field(&report, "/vcpu/code")?.as_str().unwrap_or_default();
+        ensure!(code.starts_with("eb fe "), "the report does not show the guest's jump to itself: {report}");
+        ran = ensure_neighbour_runs(&mut session, ran).context(kind)?;
+        session.send("vm resume victim")?;
+        if goes_on {
+            let before = number(&info(&mut session, "victim")?, "/cpu_time_us")?;
+            pass_time(&mut session, 200_000)?;
+            let after = number(&info(&mut session, "victim")?, "/cpu_time_us")?;
+            ensure!(after > before, "resumed after {kind} it does not go on");
+        } else {
+            session.expect(paused.as_str())?;
+        }
+        session.command("vm set victim on_fault=restart")?;
+        session.send("vm reset victim")?;
+        session.expect("victim| spin: spinning for ever")?;
+        session.send(&format!("debug fault victim {kind}"))?;
+        session.expect(format!("vm victim: ended, to be started anew: {words}"))?;
+        session.expect("victim| spin: spinning for ever")?;
+        ensure_state(&mut session, "victim", "running")?;
+        accounting::check(&mut session)?;
+        session.command("vm stop victim --force")?;
+        session.command("vm destroy victim")?;
+    }
+    session.power_off()
 }
 
 /// Rows of accesses to nothing that stay below the limit, with something else in between.

@@ -2,9 +2,9 @@
 //! that only look like it.
 
 use anyhow::{Result, ensure};
-use lamina_tests::{Bench, Case, Session, field, pass_time, reply};
+use lamina_tests::{Bench, Case, Session, field, number, pass_time, reply};
 
-use crate::linux::{self, TUNED, ask, attach};
+use crate::linux::{self, SHELL, TUNED, ask, attach};
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -14,8 +14,10 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::bios("watchdog::the_heartbeat_finds_the_dead", dead),
         Case::bios("watchdog::the_heartbeat_leaves_the_living_alone", alive),
         Case::bios("watchdog::a_pause_is_no_silence", paused),
+        Case::bios("watchdog::resumed_a_guest_has_its_time_again", resumed),
+        Case::bios("watchdog::the_heartbeat_rule_is_set_while_the_vm_runs", set),
         Case::bios("watchdog::a_storm_of_exits_makes_a_vm_suspect", storm),
-        Case::bios("watchdog::linux_stops_feeding_and_then_panics", linux_drivers),
+        Case::bios("watchdog::linux_stops_feeding_and_panics_and_is_restarted_to_a_shell", linux_drivers),
     ]
 }
 
@@ -108,7 +110,7 @@ fn alive(bench: &Bench) -> Result<()> {
 
 /// A guest that is dead is not found hung while it is paused, for no time of its own passes.
 fn paused(bench: &Bench) -> Result<()> {
-    let mut session = bench.machine().config(&hang("halt", "watchdog = \"2s\"")).boot()?;
+    let mut session = bench.machine().config(&hang("halt", "watchdog = \"600s\"")).boot()?;
     session.expect("halt| hang: halted for ever")?;
     session.send("")?;
     session.expect(xtask::machine::PROMPT)?;
@@ -118,6 +120,58 @@ fn paused(bench: &Bench) -> Result<()> {
     ensure!(field(&info, "/state")? == "paused", "it did not stay paused: {info}");
     session.send("vm resume halt")?;
     session.expect("vm halt: crashed: heartbeat: no sign of life for 2")?;
+    session.power_off()
+}
+
+/// Paused by its policy and resumed, a guest that was late goes on with a watchdog that waits for it, and a dead one has the whole
+/// limit again.
+fn resumed(bench: &Bench) -> Result<()> {
+    let pause = "on_fault = \"pause\"";
+    let config = hang("late", pause) + &hang("halt", &format!("{pause}\n{LIMIT}"));
+    let mut session = bench.machine().config(&config).boot()?;
+    let silent = "vm halt: paused (fault): heartbeat: no sign of life for 1";
+    let late = "vm late: paused (fault): watchdog: the guest did not feed it within 100 ms";
+    hears(&mut session, &[late, silent])?;
+    session.send("vm resume late")?;
+    let heard = session.expect("vm late: stopped (exit code 0)")?;
+    ensure!(heard.contains("late| verdict: pass"), "it ended without passing: {heard}");
+    session.send("vm resume halt")?;
+    session.expect(silent)?;
+    ensure!(number(&reply(&mut session, "vm info late")?, "/faults")? == 1, "its watchdog fired again");
+    let faults = reply(&mut session, "vm faults halt")?;
+    let at = |index: usize| number(&faults, &format!("/reports/{index}/vm_uptime_us"));
+    ensure!(at(1)? >= at(0)? + 1_000_000, "it was found again before its limit: {faults}");
+    session.power_off()
+}
+
+/// Set, changed and taken away while the VM runs; a guest that was dead for longer has its limit from then on.
+fn set(bench: &Bench) -> Result<()> {
+    let mut session = bench.machine().config(&hang("halt", "")).boot()?;
+    session.expect("halt| hang: halted for ever")?;
+    session.send("")?;
+    session.expect(xtask::machine::PROMPT)?;
+    for (value, why) in [("soon", "not a time"), ("999ms", "a watchdog is 1s to 3600s, or none")] {
+        let refused = session.command(&format!("vm set halt watchdog={value}"))?;
+        ensure!(refused.contains(&format!("watchdog={value}: {why}")), "{refused}");
+    }
+    session.command("vm set halt watchdog=600s on_fault=preserve restart_limit='2 in 30s'")?;
+    let info = reply(&mut session, "vm info halt")?;
+    ensure!(
+        info["watchdog_us"] == 600_000_000 && info["on_fault"] == "preserve",
+        "`vm info` tells other values: {info}"
+    );
+    let saved = session.command("config save")?;
+    for line in ["watchdog = \"600s\"", "on_fault = \"preserve\"", "restart_limit = \"2 in 30s\""] {
+        ensure!(saved.contains(line), "{line} is not saved: {saved}");
+    }
+    session.command("vm set halt watchdog=none")?;
+    let info = reply(&mut session, "vm info halt")?;
+    ensure!(info["watchdog_us"].is_null() && info["state"] == "running", "the rule was not taken away: {info}");
+    let before = number(&info, "/uptime_us")?;
+    session.send("vm set halt watchdog=1s")?;
+    session.expect("vm halt: crashed (preserved): heartbeat: no sign of life for 1")?;
+    let after = number(&reply(&mut session, "vm info halt")?, "/uptime_us")?;
+    ensure!(after >= before + 1_000_000, "what was before counted: found after {} us", after - before);
     session.power_off()
 }
 
@@ -137,14 +191,17 @@ fn storm(bench: &Bench) -> Result<()> {
     session.power_off()
 }
 
-/// Stock Linux with its own drivers, in two lives: its watchdog is fed, and then no more; after that it knows why it was started
-/// anew, and panics. The heartbeat rule watches all of it and finds nothing to say.
+/// Stock Linux with its own drivers, in three lives: its watchdog is fed, and then no more; after that it knows why it was started
+/// anew, and panics. Its policy restarts it to a shell both times, with a report of each. The heartbeat rule watches all of it
+/// and finds nothing to say.
 fn linux_drivers(bench: &Bench) -> Result<()> {
     let config = format!(
         "[[vm]]\nname = \"linux\"\nimage = \"linux/vmlinux\"\ninitrd = \"linux/initramfs.cpio.gz\"\n\
-         cmdline = \"{TUNED}\"\nmemory = \"128M\"\nwatchdog = \"5s\"\n"
+         cmdline = \"{TUNED}\"\nmemory = \"128M\"\nwatchdog = \"5s\"\non_fault = \"restart\"\n"
     );
     let mut session = bench.machine().memory_mib(640).config(&config).boot()?;
+    session.expect("linux| verdict: pass linux shell")?;
+    attach(&mut session)?;
     load_drivers(&mut session)?;
     let found = ask(&mut session, "cd /sys/class/watchdog/watchdog0; cat identity bootstatus")?;
     ensure!(found.contains("wdat_wdt") && found.lines().any(|line| line == "0"), "the watchdog is not as new: {found}");
@@ -153,10 +210,10 @@ fn linux_drivers(bench: &Bench) -> Result<()> {
     let state = ask(&mut session, "cat state timeout")?;
     ensure!(state.contains("active") && state.lines().any(|line| line == "2"), "it is not armed: {state}");
     session.send("kill -STOP $!")?;
-    session.expect("vm linux: crashed: watchdog: the guest did not feed it within 2000 ms")?;
-    detach(&mut session)?;
+    // The console stays attached: there is the next life's shell.
+    session.expect("verdict: pass linux shell")?;
+    session.expect(SHELL)?;
 
-    session.command("vm start linux")?;
     load_drivers(&mut session)?;
     // WDIOF_CARDRESET.
     let found = ask(&mut session, "cat /sys/class/watchdog/watchdog0/bootstatus")?;
@@ -164,15 +221,30 @@ fn linux_drivers(bench: &Bench) -> Result<()> {
     let events = ask(&mut session, "cat /sys/bus/platform/devices/QEMU0001:00/events")?;
     ensure!(events.trim().trim_start_matches("0x").starts_with('3'), "Linux does not tell both events: {events}");
     session.send("echo c > /proc/sysrq-trigger")?;
-    session.expect("vm linux: crashed: guest panic: told by the pvpanic port 0x505; RIP")?;
+    session.expect("verdict: pass linux shell")?;
+    session.expect(SHELL)?;
+
+    let name = ask(&mut session, "uname -s")?;
+    ensure!(name.starts_with("Linux\n"), "its shell answers {name:?}");
     detach(&mut session)?;
+    let faults = reply(&mut session, "vm faults linux")?;
+    ensure!(faults["faults"] == 2, "there were other faults: {faults}");
+    let expected = [
+        ("watchdog", "the guest did not feed it within 2000 ms"),
+        ("guest-panic", "told by the pvpanic port 0x505; RIP"),
+    ];
+    for (index, (kind, detail)) in expected.into_iter().enumerate() {
+        let report = field(&faults, &format!("/reports/{index}"))?;
+        ensure!(report["kind"] == kind && report["start"] == index + 1, "{report}");
+        ensure!(report["detail"].as_str().is_some_and(|text| text.contains(detail)), "{report}");
+        let action = field(report, "/action")?.as_str().unwrap_or_default();
+        ensure!(action.starts_with("restarted after "), "what was done about it: {action}");
+    }
     session.power_off()
 }
 
-/// Loads the drivers from the shell of the guest that is booting.
+/// Loads the drivers from the shell.
 fn load_drivers(session: &mut Session) -> Result<()> {
-    session.expect("linux| verdict: pass linux shell")?;
-    attach(session)?;
     let loaded = ask(session, "cd /lib/modules; for m in $(cat on-demand); do insmod $m.ko; done")?;
     ensure!(!loaded.contains("insmod:"), "a driver cannot be loaded: {loaded}");
     Ok(())

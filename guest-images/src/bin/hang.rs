@@ -4,13 +4,14 @@
 //! - `pvpanic`: tells a panic by the pvpanic port, after one that it handles itself; `hypercall`: by the hypercall, with `code=N` (42);
 //! - `watchdog`: arms the watchdog that the WDAT names with a period of `ms=N` (100) and feeds it no more, halted; it says at first
 //!   whether the watchdog ended its life before;
-//! - `fed`: feeds it for ten periods, stops it, and stays as long without; `halt`: CLI, HLT; `lock`: spins for a lock that nobody has,
+//! - `fed`: feeds it for ten periods, stops it, and stays as long without; `late`: the same, three periods after it has armed it;
+//! - `halt`: CLI, HLT; `lock`: spins for a lock that nobody has,
 //!   interrupts off;
 //! - `busy`: computes with interrupts off, without an exit, for `seconds=N` (2) at some 50 million instructions each;
 //! - `half`: halts with interrupts off on the first CPU and is `busy` on the second;
 //! - `storm`: spins for 12 seconds, and reads a port for ever after.
 //!
-//! Expected: `verdict: pass hang: ...` of `fed`, `busy` and `half`; no verdict of the others.
+//! Expected: `verdict: pass hang: ...` of `fed`, `busy` and `half`, and of `late` where it is resumed; no verdict of the others.
 #![no_std]
 #![no_main]
 
@@ -32,7 +33,8 @@ fn main() {
         Some("pvpanic") => tell_by_port(),
         Some("hypercall") => tell_by_hypercall(option("code").unwrap_or(42)),
         Some("watchdog") => starve(&Watchdog::find()),
-        Some("fed") => feed(&Watchdog::find()),
+        Some("fed") => feed(&Watchdog::find(), 0),
+        Some("late") => feed(&Watchdog::find(), 3),
         Some("halt") => {
             println!("hang: halted for ever with interrupts off");
             cpu::stop();
@@ -144,9 +146,11 @@ fn starve(watchdog: &Watchdog) {
     cpu::stop();
 }
 
-fn feed(watchdog: &Watchdog) {
+/// Feeds it from so many periods after it was armed on.
+fn feed(watchdog: &Watchdog, late: u64) {
     let ms = period_ms();
     watchdog.arm(ms);
+    smp::wait_us(u64::from(ms) * 1_000 * late);
     for _ in 0..20 {
         smp::wait_us(u64::from(ms) * 500);
         watchdog.run(Watchdog::RESET, 0);

@@ -24,7 +24,7 @@ use lamina_core::exit::replay::Setting;
 use lamina_core::fault::ExitTrail;
 use lamina_core::loader::{EntryState, LoadRequest, Module, RamLayout, load};
 use lamina_core::memory::{FrameKind, GuestMemory};
-use lamina_core::vm::{Activity, Heartbeat};
+use lamina_core::vm::Activity;
 use lamina_core::vmx::controls::SecondaryProcBased;
 use lamina_core::x86::CpuState;
 use lamina_core::x86::cpuid::CpuidConfig;
@@ -104,21 +104,14 @@ impl Machine {
             origin: time::now(),
             pic_told: false,
             board_wait: u64::MAX,
+            injected: None,
         };
         let line_wait = hypervisor.us_to_ticks(LINE_WAIT_US);
         let timer_slack = hypervisor.us_to_ticks(TIMER_SLACK_US);
-        let limit = |us| Mutex::new(Heartbeat::new(hypervisor.us_to_ticks(us), config.vcpus));
-        let heartbeat = config.watchdog_us.map(limit);
-        Ok(Self {
-            vm,
-            ram,
-            shared: Mutex::new(shared),
-            slots,
-            heartbeat,
-            watch: Mutex::default(),
-            line_wait,
-            timer_slack,
-        })
+        let (heartbeat, watch) = (Mutex::new(None), Mutex::default());
+        let machine = Self { vm, ram, shared: Mutex::new(shared), slots, heartbeat, watch, line_wait, timer_slack };
+        machine.watch_heartbeat(hypervisor, config.watchdog_us);
+        Ok(machine)
     }
 }
 

@@ -229,7 +229,7 @@ impl Context {
 
 /// Backs a page, and lets the guest execute from it where it wants to. Where memory is short the access is not lost: the vCPU
 /// makes it again when its turn comes.
-fn populate(machine: &Machine, gpa: GuestPhysAddr, fetch: bool) -> ControlFlow<SliceEnd> {
+pub(super) fn populate(machine: &Machine, gpa: GuestPhysAddr, fetch: bool) -> ControlFlow<SliceEnd> {
     match machine.ram.populate(gpa, fetch) {
         Ok(()) => ControlFlow::Continue(()),
         Err(PopulateError::AtLimit(_) | PopulateError::OutOfFrames(_)) => ControlFlow::Break(SliceEnd::Starved(gpa)),

@@ -28,8 +28,7 @@ impl VcpuTask {
         root: &mut VmxRoot,
         end: SliceEnd,
     ) -> SliceEnd {
-        let Some(heartbeat) = &machine.heartbeat else { return end };
-        if matches!(end, SliceEnd::Starved(_) | SliceEnd::Stopped(_)) {
+        if matches!(end, SliceEnd::Starved(_) | SliceEnd::Stopped(_)) || machine.heartbeat.lock().is_none() {
             return end;
         }
         let index = usize::from(self.context.index);
@@ -40,7 +39,8 @@ impl VcpuTask {
         // Its own time: the clock of the guest without what others took of it.
         let stolen = turn.steal.saturating_sub(self.context.steal_before.unwrap_or(turn.steal));
         let own_now = now.wrapping_sub(shared.origin).saturating_sub(stolen);
-        let mut heartbeat = heartbeat.lock();
+        let mut heartbeat = machine.heartbeat.lock();
+        let Some(heartbeat) = heartbeat.as_mut() else { return end };
         let again = heartbeat.look(index, own_now, found, sign, shared.sources(index));
         let awaited = |other: usize| u16::try_from(other).is_ok_and(|other| machine.is_notified(other));
         let hung = heartbeat.is_hung(|other| {

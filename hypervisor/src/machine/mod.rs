@@ -8,11 +8,13 @@
 //! Locks are taken in this order: the manager's, a VM's (`shared`), its serial port's, its RAM's. A vCPU's own (`Slot::task`) is
 //! held by its CPU for the whole turn, and the other locks within it: who holds one of them only tries to take it, except for
 //! the CPU that takes the vCPU out after its turn, when nobody else can want it. `build` makes a machine of a
-//! configuration and its image, `exits` and `interrupts` are the path of a VM exit, `heartbeat` looks whether its vCPUs go on.
+//! configuration and its image, `exits` and `interrupts` are the path of a VM exit, `heartbeat` looks whether its vCPUs go on,
+//! and `inject` is for tests of what follows a fault.
 
 mod build;
 mod exits;
 mod heartbeat;
+mod inject;
 mod interrupts;
 mod vcpu;
 mod watch;
@@ -30,7 +32,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use lamina_core::device::board::Board;
 use lamina_core::device::lapic::{ApicBus, VcpuMask};
 use lamina_core::exit::ExitCounters;
-use lamina_core::fault::Capture;
+use lamina_core::fault::{Capture, FaultKind};
 use lamina_core::sched::{CpuId, VcpuId};
 use lamina_core::vm::Heartbeat;
 use lamina_hw::mem::GuestRam;
@@ -45,8 +47,8 @@ pub(crate) struct Machine {
     ram: GuestRam,
     shared: Mutex<Shared>,
     slots: Vec<Slot>,
-    /// Whether its vCPUs go on, where that is watched. Locked after `shared`.
-    heartbeat: Option<Mutex<Heartbeat>>,
+    /// Whether its vCPUs go on, where that is watched. Locked after `shared`, or alone.
+    heartbeat: Mutex<Option<Heartbeat>>,
     watch: Mutex<Watch>,
     /// Host ticks that a vCPU waits which has written more than the host's serial line takes.
     line_wait: u64,
@@ -67,6 +69,8 @@ pub(crate) struct Shared {
     pic_told: bool,
     /// The guest tick until which vCPU 0 waits for the board's timers; `u64::MAX` while it does not wait.
     board_wait: u64,
+    /// A fault that the next VM entry is to have.
+    injected: Option<FaultKind>,
 }
 
 /// The place of a vCPU in its VM.
@@ -120,6 +124,11 @@ impl Machine {
         if let Some(slot) = self.slots.get(usize::from(index)) {
             slot.running_on.store(cpu.map_or(NOWHERE, |cpu| u32::from(cpu.0)), Ordering::SeqCst);
         }
+    }
+
+    /// Has the next VM entry of any of its vCPUs bring about a fault of this kind. One is to be notified.
+    pub(crate) fn inject_fault(&self, kind: FaultKind) {
+        self.shared.lock().injected = Some(kind);
     }
 
     /// Whether any vCPU is on a CPU.
@@ -206,6 +215,18 @@ impl Machine {
         for slot in &self.slots {
             slot.clock_changed.store(true, Ordering::SeqCst);
         }
+    }
+
+    /// Watches from now on whether the vCPUs go on, with this limit in microseconds, or no more. They are to be woken: one that
+    /// waits is looked at after a turn.
+    pub(crate) fn watch_heartbeat(&self, hypervisor: &Hypervisor, limit_us: Option<u64>) {
+        let heartbeat = |us| Heartbeat::new(hypervisor.us_to_ticks(us), self.slots.len());
+        *self.heartbeat.lock() = limit_us.map(heartbeat);
+    }
+
+    /// Takes it back that the guest's watchdog has fired, until the guest feeds it again.
+    pub(crate) fn forgive_watchdog(&self) {
+        self.shared.lock().board.forgive_watchdog();
     }
 
     /// Whether the guest's watchdog has fired.

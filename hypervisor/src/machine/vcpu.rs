@@ -152,6 +152,13 @@ impl VcpuTask {
             if let Err(reason) = context.apply_changes(machine, &shared, &mut vmcs) {
                 return SliceEnd::Stopped(reason);
             }
+            if let Some(kind) = shared.injected.take() {
+                drop(shared);
+                if let Some(end) = context.inject_fault(kind, &mut vmcs, machine) {
+                    return end;
+                }
+                shared = machine.lock();
+            }
             // As above: a guest that named no RAM, or one for which memory is short, is not told.
             let _ = context.cpu.msrs.steal_time.tell(&mut &machine.ram, context.steal_ns);
             context.deliver(&mut shared, &mut vmcs);

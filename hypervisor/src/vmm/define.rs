@@ -96,8 +96,16 @@ impl Vmm<'_> {
         if new.affinity != old.affinity {
             set_affinity(&mut manager, id, new.vcpus, new.affinity);
         }
-        if let Some(vm) = manager.by_id(id) {
+        let watchdog_us = new.watchdog_us;
+        let machine = manager.by_id(id).and_then(|vm| {
             vm.config = new;
+            vm.machine.clone()
+        });
+        if watchdog_us != old.watchdog_us
+            && let Some(machine) = machine
+        {
+            machine.watch_heartbeat(hypervisor, watchdog_us);
+            manager.wake_vm(id);
         }
         self.targets_changed(&mut manager, &changes);
         drop(manager);

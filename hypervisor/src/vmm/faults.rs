@@ -28,6 +28,22 @@ impl Vmm<'_> {
         }
     }
 
+    /// Brings a fault about, one of [`FaultKind::INJECTED`], at the VM's next entry.
+    ///
+    /// # Errors
+    /// One line; there will be none.
+    pub(crate) fn inject_fault(&mut self, name: &str, kind: FaultKind) -> Result<(), String> {
+        let id = self.find(name)?;
+        let mut manager = self.hypervisor.manager.lock();
+        let Some(vm) = manager.by_id(id) else { return Ok(()) };
+        match &vm.machine {
+            Some(machine) if vm.state.is_runnable() => machine.inject_fault(kind),
+            _ => return Err(format!("vm {name} is {}: 'debug fault' needs one that runs", vm.state)),
+        }
+        manager.notify_vcpu_0(id);
+        Ok(())
+    }
+
     /// The guest has reset itself.
     pub(super) fn guest_reset(&mut self, id: u32, vcpu: u16) {
         let now_us = self.hypervisor.uptime_us();

@@ -284,10 +284,16 @@ impl Vmm<'_> {
     }
 
     fn resume(&mut self, id: u32, next: State) {
-        let mut manager = self.hypervisor.manager.lock();
+        let hypervisor = self.hypervisor;
+        let mut manager = hypervisor.manager.lock();
         // Where it waited for memory, it touches the page again, and waits again if it must.
         manager.allocator.resumed(id);
         if let Some(vm) = manager.by_id(id) {
+            if let (State::PausedFault, Some(machine)) = (vm.state, &vm.machine) {
+                // It was silent until now, and has its time again to show that it goes on.
+                machine.forgive_watchdog();
+                machine.watch_heartbeat(hypervisor, vm.config.watchdog_us);
+            }
             vm.state = next;
             vm.skip_pause(time::now());
         }

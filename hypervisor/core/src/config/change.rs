@@ -31,6 +31,8 @@ pub struct VmChange {
     pub on_fault: Option<OnFault>,
     /// How many restarts within which time are the most.
     pub restart_limit: Option<RestartLimit>,
+    /// For how long it may show no sign of life, in microseconds; `Some(None)` takes the limit away.
+    pub watchdog_us: Option<Option<u64>>,
 }
 
 impl VmChange {
@@ -46,6 +48,7 @@ impl VmChange {
         VmKey::StopGrace,
         VmKey::OnFault,
         VmKey::RestartLimit,
+        VmKey::Watchdog,
     ];
 
     /// Reads `KEY=VALUE` words; of a key that is given twice, the last one counts.
@@ -96,6 +99,7 @@ impl VmChange {
             VmKey::StopGrace => self.stop_grace_us = from.stop_grace_us,
             VmKey::OnFault => self.on_fault = Some(from.on_fault),
             VmKey::RestartLimit => self.restart_limit = Some(from.restart_limit),
+            VmKey::Watchdog => self.watchdog_us = Some(from.watchdog_us),
             _ => {}
         }
     }
@@ -131,6 +135,7 @@ impl VmChange {
         changed.stop_grace_us = self.stop_grace_us.or(vm.stop_grace_us);
         changed.on_fault = self.on_fault.unwrap_or(vm.on_fault);
         changed.restart_limit = self.restart_limit.unwrap_or(vm.restart_limit);
+        changed.watchdog_us = self.watchdog_us.unwrap_or(vm.watchdog_us);
         changed.check().map_err(|(key, error)| line(key, &error))?;
         Ok(changed)
     }

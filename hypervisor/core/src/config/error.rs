@@ -91,7 +91,7 @@ pub enum ValueError {
     GraceRange,
     /// A heartbeat limit out of range.
     #[error(
-        "a watchdog is {} to {}",
+        "a watchdog is {} to {}, or none",
         format_duration_us(value::WATCHDOG_MIN_US),
         format_duration_us(value::WATCHDOG_MAX_US)
     )]

@@ -46,7 +46,7 @@
 //! on_fault = "stop"            # what follows a fault: restart, stop, pause or preserve; stop if not given (docs/FAULTS.md)
 //! restart_limit = "3 in 60s"   # the most restarts after faults and early resets: 1 to 100, in 1s to 3600s; 3 in 60s if not given
 //! access_loop = 10000000       # so many accesses in a row to memory that is not there are a fault; none for never
-//! watchdog = "10s"             # the VM is ended as hung when it shows no sign of life for so long; 1s to 1h; never if not given
+//! watchdog = "10s"             # the VM is ended as hung when it shows no sign of life for so long; 1s to 1h, or none; none if not given
 //! format = "auto"              # auto, linux, pvh, multiboot, flat16, flat32 or flat64
 //! load_address = 0x100000      # flat formats only
 //! entry = 0x100000             # flat formats only

@@ -88,9 +88,12 @@ pub(super) fn access_loop(text: &str) -> Result<Option<u64>, ValueError> {
     Ok(Some(count.into()))
 }
 
-pub(super) fn watchdog(text: &str) -> Result<u64, ValueError> {
+pub(super) fn watchdog(text: &str) -> Result<Option<u64>, ValueError> {
+    if text == "none" {
+        return Ok(None);
+    }
     let us = parse_duration_us(text)?;
-    if (WATCHDOG_MIN_US..=WATCHDOG_MAX_US).contains(&us) { Ok(us) } else { Err(ValueError::WatchdogRange) }
+    if (WATCHDOG_MIN_US..=WATCHDOG_MAX_US).contains(&us) { Ok(Some(us)) } else { Err(ValueError::WatchdogRange) }
 }
 
 pub(super) fn name(text: &str) -> Result<String, ValueError> {

@@ -77,7 +77,8 @@ pub struct VmConfig {
     pub restart_limit: RestartLimit,
     /// How many accesses in a row to memory that is not there are a fault; `None` is any number.
     pub access_loop: Option<u64>,
-    /// For how long of its own time it may show no sign of life, in microseconds; see [`crate::vm::heartbeat`].
+    /// For how long of its own time it may show no sign of life, in microseconds; `None` is for ever. See
+    /// [`crate::vm::heartbeat`].
     pub watchdog_us: Option<u64>,
     /// What the image is.
     pub format: Format,
@@ -209,7 +210,7 @@ impl VmConfig {
             VmKey::OnFault => self.on_fault = on_fault(text)?,
             VmKey::RestartLimit => self.restart_limit = restart_limit(text)?,
             VmKey::AccessLoop => self.access_loop = access_loop(text)?,
-            VmKey::Watchdog => self.watchdog_us = Some(watchdog(text)?),
+            VmKey::Watchdog => self.watchdog_us = watchdog(text)?,
             VmKey::Format => self.format = format(text)?,
             VmKey::LoadAddress => self.load_address = Some(parse_address(text)?),
             VmKey::Entry => self.entry = Some(parse_address(text)?),

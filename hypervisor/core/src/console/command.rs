@@ -3,6 +3,7 @@
 use super::table::{self, JSON, Spec};
 use super::words;
 use crate::config::{VmChange, VmConfig, nearest};
+use crate::fault::FaultKind;
 use crate::resources::Strategy;
 use crate::sched::{CpuSet, PolicyKind};
 use crate::vm::{Targets, Verb};
@@ -135,6 +136,13 @@ pub enum Command {
         nth: u64,
         /// The command.
         command: Box<Command>,
+    },
+    /// Bring a fault about that no guest can.
+    InjectFault {
+        /// Of this VM.
+        name: String,
+        /// One of [`FaultKind::INJECTED`].
+        kind: FaultKind,
     },
     /// Restart the machine.
     Reboot,

@@ -4,7 +4,7 @@ use super::create::FORMATS;
 use super::editor::{Completer, Completion};
 use super::table::{self, JSON, Kind, Spec};
 use crate::config::VmChange;
-use crate::fault::OnFault;
+use crate::fault::{FaultKind, OnFault};
 use crate::resources::Strategy;
 use crate::sched::PolicyKind;
 use alloc::string::{String, ToString};
@@ -88,6 +88,7 @@ impl<'a> CommandCompleter<'a> {
             Kind::Policy => strings(&PolicyKind::ALL.map(PolicyKind::name)),
             Kind::Strategy => strings(&Strategy::ALL.map(Strategy::name)),
             Kind::OnFault => strings(&OnFault::ALL.map(OnFault::name)),
+            Kind::Injected => strings(&FaultKind::INJECTED.map(FaultKind::name)),
             Kind::Flag => strings(&["true", "false"]),
             Kind::File => self.names.files(),
             Kind::Command => strings(&table::next_words(before)),

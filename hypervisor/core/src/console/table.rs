@@ -3,6 +3,7 @@
 use super::command::{Arguments, Command, Request};
 use super::create::{CREATE_OPTIONS, create};
 use crate::config::{VCPUS_MAX, ValueError, VmChange, alloc_strategy, grace, overcommit_percent, sched_policy};
+use crate::fault::FaultKind;
 use crate::vm::{Targets, Verb};
 use alloc::boxed::Box;
 use alloc::format;
@@ -34,6 +35,8 @@ pub(super) enum Kind {
     Format,
     /// What follows a fault.
     OnFault,
+    /// A kind of fault that no guest can bring about.
+    Injected,
     /// true or false.
     Flag,
     /// Anything else.
@@ -118,6 +121,7 @@ const FAULT: &[Argument] =
 const PIN: &[Argument] = &[argument("NAME[/VCPU]", Kind::Vcpu), argument("CPUS", Kind::Other)];
 
 const REFUSAL: &[Argument] = &[argument("N", Kind::Other), argument("'COMMAND'", Kind::Other)];
+const INJECTION: &[Argument] = &[argument("NAME", Kind::Vm), argument("KIND", Kind::Injected)];
 
 const TAIL: Opt = option("--tail", "LINES", Kind::Other, false);
 const EXITS: Opt = option("--exits", "COUNT", Kind::Other, false);
@@ -349,6 +353,13 @@ pub(super) static COMMANDS: &[Spec] = &[
         build: refusal,
     },
     Spec {
+        words: &["debug", "fault"],
+        arguments: INJECTION,
+        options: &[],
+        about: "bring a fault about that no guest can, at the VM's next entry",
+        build: injection,
+    },
+    Spec {
         words: &["reboot"],
         arguments: &[],
         options: &[],
@@ -389,6 +400,16 @@ fn refusal(given: &Arguments) -> Result<Command, String> {
         }
         _ => Err(format!("'{line}': not a command that changes VMs; write one in quotes, as in 'vm start web'")),
     }
+}
+
+fn injection(given: &Arguments) -> Result<Command, String> {
+    let kind = given.positional().get(1).map_or("", String::as_str);
+    let named = FaultKind::INJECTED.into_iter().find(|injected| injected.name() == kind);
+    let kind = named.ok_or_else(|| {
+        let names = FaultKind::INJECTED.map(FaultKind::name).join(", ");
+        format!("{}: not one of {names}", kind.escape_debug())
+    })?;
+    Ok(Command::InjectFault { name: given.first(), kind })
 }
 
 fn stop(given: &Arguments) -> Result<Command, String> {

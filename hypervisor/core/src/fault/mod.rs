@@ -76,6 +76,16 @@ impl FaultKind {
         Self::Heartbeat,
     ];
 
+    /// The kinds that are the hardware's or the hypervisor's doing: no guest can bring them about, so the operator can.
+    pub const INJECTED: [Self; 6] = [
+        Self::InvalidGuestState,
+        Self::EntryFailure,
+        Self::UnhandledExit,
+        Self::EptMisconfiguration,
+        Self::MachineCheck,
+        Self::Host,
+    ];
+
     /// The kind as one word, for machines.
     #[must_use]
     pub const fn name(self) -> &'static str {

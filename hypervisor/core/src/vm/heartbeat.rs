@@ -15,6 +15,7 @@
 
 use crate::vmx::GuestField;
 use crate::x86::{Gprs, VcpuState};
+use alloc::vec;
 use alloc::vec::Vec;
 
 /// How many states of a vCPU are remembered. A loop that waits for a lock has some five instructions.
@@ -72,8 +73,8 @@ struct Pulse {
     known: [Option<u64>; KNOWN_STATES],
     /// Where the next state goes.
     next: usize,
-    /// Its own time at its last sign of life.
-    sign_at: u64,
+    /// Its own time at its last sign of life, or at the first look. `None` before that.
+    sign_at: Option<u64>,
     /// Ticks of its own time without a sign, as of the last look.
     silent: u64,
     /// Looks without a sign.
@@ -81,10 +82,15 @@ struct Pulse {
 }
 
 impl Pulse {
-    const fn new(started: bool) -> Self {
-        let found = if started { Found::Executing { state: 0, interruptible: false } } else { Found::NotStarted };
-        Self { found, known: [None; KNOWN_STATES], next: 0, sign_at: 0, silent: 0, looks: 0 }
-    }
+    /// One that was not looked at yet: it is not dead.
+    const NEW: Self = Self {
+        found: Found::Executing { state: 0, interruptible: false },
+        known: [None; KNOWN_STATES],
+        next: 0,
+        sign_at: None,
+        silent: 0,
+        looks: 0,
+    };
 
     /// Whether the state is a new one; it is known from now on.
     fn is_new(&mut self, state: u64) -> bool {
@@ -126,10 +132,11 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// The heartbeat of a VM with this many vCPUs, of which the first one is started; `limit` is in ticks.
+    /// The heartbeat of a VM with this many vCPUs, from now on; `limit` is in ticks. Each vCPU's silence counts from the first
+    /// look at it.
     #[must_use]
-    pub fn new(limit: u64, vcpus: u16) -> Self {
-        Self { limit, pulses: (0..vcpus).map(|index| Pulse::new(index == 0)).collect() }
+    pub fn new(limit: u64, vcpus: usize) -> Self {
+        Self { limit, pulses: vec![Pulse::NEW; vcpus] }
     }
 
     /// Takes note of how vCPU `index` was found at the end of a turn, at tick `own_now` of its own time, and whether it gave a
@@ -139,12 +146,18 @@ impl Heartbeat {
         let Some(pulse) = self.pulses.get_mut(index) else { return limit };
         pulse.found = found;
         let new = matches!(found, Found::Executing { state, .. } if pulse.is_new(state));
-        if sign || new || pulse.waits(sources) {
-            (pulse.sign_at, pulse.looks) = (own_now, 0);
-        } else {
-            pulse.looks = pulse.looks.saturating_add(1);
-        }
-        pulse.silent = own_now.saturating_sub(pulse.sign_at);
+        let sign_at = match pulse.sign_at {
+            Some(before) if !sign && !new && !pulse.waits(sources) => {
+                pulse.looks = pulse.looks.saturating_add(1);
+                before
+            }
+            _ => {
+                pulse.looks = 0;
+                own_now
+            }
+        };
+        pulse.sign_at = Some(sign_at);
+        pulse.silent = own_now.saturating_sub(sign_at);
         match limit.saturating_sub(pulse.silent) {
             // What others do can change that: again and again, if seldom.
             0 => limit,

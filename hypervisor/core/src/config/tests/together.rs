@@ -130,8 +130,8 @@ fn the_limits_of_a_share_are_told() {
         ),
         ("access_loop = 10", "access_loop = 10: the number of accesses is 1000 to 4294967295"),
         ("stop_grace = '3601s'", "stop_grace = '3601s': a grace time is 0s to 3600s"),
-        ("watchdog = '999ms'", "watchdog = '999ms': a watchdog is 1s to 3600s"),
-        ("watchdog = '3601s'", "watchdog = '3601s': a watchdog is 1s to 3600s"),
+        ("watchdog = '999ms'", "watchdog = '999ms': a watchdog is 1s to 3600s, or none"),
+        ("watchdog = '3601s'", "watchdog = '3601s': a watchdog is 1s to 3600s, or none"),
         ("after = 'db'", "after = 'db': write an array of strings, such as [\"ONE\", \"TWO\"]"),
     ] {
         let error = Config::parse(&file(&[("web", keys)])).unwrap_err().message;
@@ -171,6 +171,7 @@ fn a_change_is_all_or_nothing() {
         "weight=300",
         "on_fault=pause",
         "restart_limit=1 in 2s",
+        "watchdog=90s",
     ]))
     .unwrap();
     let changed = change.apply(&web(), true).unwrap();
@@ -178,6 +179,12 @@ fn a_change_is_all_or_nothing() {
     assert_eq!((changed.priority, changed.reservation_percent, changed.memory_bytes), (9, 50, 96 << 20));
     assert_eq!((changed.on_fault.name(), changed.restart_limit.to_string().as_str()), ("pause", "1 in 2s"));
     assert_eq!((changed.affinity, changed.stop_grace_us), ("0-1".parse::<CpuSet>().unwrap(), Some(2_000_000)));
+    assert_eq!(changed.watchdog_us, Some(90_000_000));
+    assert_eq!(VmChange::parse(["watchdog=none"]).unwrap().apply(&changed, true).unwrap().watchdog_us, None);
+    assert_eq!(
+        VmChange::parse(["watchdog=soon"]).unwrap_err(),
+        "watchdog=soon: not a time; write a number with us, ms or s, such as \"10ms\""
+    );
     assert_eq!(VmChange::parse(["cap=none"]).unwrap().apply(&changed, true).unwrap().cap_percent, None);
     assert!(VmChange::parse([]).unwrap().is_empty());
     let refused = |words: &[&str]| VmChange::parse(words.iter().copied()).unwrap().apply(&web(), true).unwrap_err();

@@ -5,7 +5,7 @@ use crate::console::complete::{CommandCompleter, Names};
 use crate::console::editor::Completer;
 use crate::console::table::{COMMANDS, Kind};
 use crate::console::{Command, Request, help};
-use crate::fault::{OnFault, RestartLimit};
+use crate::fault::{FaultKind, OnFault, RestartLimit};
 use crate::loader::Format;
 use crate::resources::Strategy;
 use crate::sched::PolicyKind;
@@ -72,6 +72,7 @@ fn every_command() {
         ("cpu", Command::Cpu),
         ("security", Command::Security),
         ("debug panic", Command::DebugPanic),
+        ("debug fault web host", Command::InjectFault { name: name(), kind: FaultKind::Host }),
         ("sched", Command::Sched),
         ("stats", Command::Stats { name: None }),
         ("stats web", Command::Stats { name: Some(name()) }),
@@ -182,8 +183,8 @@ fn an_error_says_what_to_type() {
         ("vm set web", format!("vm set: KEY=VALUE... is missing; {set}")),
         ("vm set web fast", format!("vm set: fast: write KEY=VALUE, such as weight=200; {set}")),
         ("vm set web weigth=2", format!("vm set: unknown key weigth, did you mean weight?; {set}")),
-        ("vm set web speed=2", format!("vm set: unknown key speed; allowed are weight, cap, quantum, priority, reservation, affinity, memory, stop_grace, on_fault, restart_limit; {set}")),
-        ("vm set web vcpus=2", format!("vm set: vcpus cannot be changed once the VM is defined; what can is weight, cap, quantum, priority, reservation, affinity, memory, stop_grace, on_fault, restart_limit; {set}")),
+        ("vm set web speed=2", format!("vm set: unknown key speed; allowed are weight, cap, quantum, priority, reservation, affinity, memory, stop_grace, on_fault, restart_limit, watchdog; {set}")),
+        ("vm set web vcpus=2", format!("vm set: vcpus cannot be changed once the VM is defined; what can is weight, cap, quantum, priority, reservation, affinity, memory, stop_grace, on_fault, restart_limit, watchdog; {set}")),
         ("vm set web weight=5 cap=0", format!("vm set: cap=0: a cap is 1 to 6400; {set}")),
         ("vm set web priority=100", format!("vm set: priority=100: a priority is 0 to 99; {set}")),
         ("vm pin web 4-2", format!("vm pin: 4-2: a range begins with its lower CPU, as in 0-3; {pin}")),
@@ -206,6 +207,7 @@ fn an_error_says_what_to_type() {
         ("vm create web --image i --entry 1", format!("vm create: --entry: only a flat image has it; give the format flat16, flat32 or flat64, or leave this out; {create}")),
         ("debug refuse 0 'vm start web'", format!("debug refuse: 0: not the number of a request, from 1 on; {refuse}")),
         ("debug refuse 1 mem", format!("debug refuse: 'mem': not a command that changes VMs; write one in quotes, as in 'vm start web'; {refuse}")),
+        ("debug fault web triple-fault", "debug fault: triple-fault: not one of invalid-guest-state, entry-failure, unhandled-exit, ept-misconfiguration, machine-check, host; usage: debug fault NAME KIND [--json]".into()),
         ("vm create 'web", "the quote ' is never closed; end the text with '".into()),
     ];
     for (line, expected) in cases {
@@ -236,6 +238,7 @@ fn what_the_usage_line_promises_parses() {
             Kind::Policy => "fcfs",
             Kind::Strategy => "capacity",
             Kind::Change => "weight=7",
+            Kind::Injected => "host",
             _ => "7",
         };
         let mut line = spec.name();
@@ -287,9 +290,10 @@ fn completion_knows_commands_vms_files_and_options() {
     assert_eq!(completions("vm create new --after db,l"), ["db,linux"]);
     assert_eq!(completions("vm create new --after "), ["db", "hello", "hello-1", "hello-2", "linux"]);
     assert_eq!(completions("vm create new --balloon "), ["false", "true"]);
-    assert_eq!(completions("vm set linux w"), ["weight="]);
+    assert_eq!(completions("vm set linux w"), ["watchdog=", "weight="]);
     assert_eq!(completions("vm set linux weight=2 c"), ["cap="]);
     assert_eq!(completions("vm pin l"), ["linux"]);
+    assert_eq!(completions("debug fault linux e"), ["entry-failure", "ept-misconfiguration"]);
     assert_eq!(completions("sched "), ["--json", "policy"]);
     assert_eq!(completions("sched policy f"), ["fair", "fcfs"]);
     assert_eq!(completions("alloc strategy "), ["capacity", "need", "priority", "utilization"]);

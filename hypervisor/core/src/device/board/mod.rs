@@ -264,6 +264,11 @@ impl Board {
         self.update_sci();
     }
 
+    /// Takes it back that the watchdog has fired, until the guest feeds it again.
+    pub const fn forgive_watchdog(&mut self) {
+        self.watchdog.forgive();
+    }
+
     /// The period in milliseconds within which the guest has not fed its watchdog: the VM is to end.
     #[must_use]
     pub const fn watchdog_fired(&self) -> Option<u32> {

@@ -56,6 +56,11 @@ impl Watchdog {
         }
     }
 
+    /// Takes it back that it has fired: it waits until it is fed, and its period counts from then on.
+    pub const fn forgive(&mut self) {
+        self.fired = false;
+    }
+
     /// The period in milliseconds within which it was not fed, once it has fired.
     #[must_use]
     pub const fn fired(&self) -> Option<u32> {
@@ -95,7 +100,7 @@ impl Watchdog {
         true
     }
 
-    /// The period begins anew. One that has fired is over.
+    /// The period begins anew. One that has fired is over, unless that is taken back.
     fn feed(&mut self, now: u64) {
         if self.control.contains(Control::RUN) && !self.fired {
             self.count = self.next_count;

@@ -46,6 +46,23 @@ fn fed_in_time_it_waits_on_and_else_it_fires_once_and_for_all() {
 }
 
 #[test]
+fn forgiven_it_waits_for_its_next_feeding() {
+    let mut watchdog = armed(10);
+    watchdog.expire(10 * MS);
+    watchdog.forgive();
+    watchdog.expire(1_000 * MS);
+    assert_eq!(
+        (watchdog.fired(), watchdog.read(CONTROL, 1_000 * MS)),
+        (None, Some(1)),
+        "it runs, and does not fire again"
+    );
+    watchdog.write(LEFT, 0, 1_000 * MS);
+    assert_eq!((watchdog.deadline(), watchdog.read(LEFT, 1_000 * MS)), (1_010 * MS, Some(10)));
+    watchdog.expire(1_010 * MS);
+    assert_eq!(watchdog.fired(), Some(10));
+}
+
+#[test]
 fn a_new_period_counts_from_the_next_feeding_on_and_has_bounds() {
     let mut watchdog = armed(10);
     watchdog.write(COUNT, 50, 5 * MS);

@@ -80,6 +80,7 @@ fn a_vcpu_found_too_seldom_is_not_judged() {
 #[test]
 fn all_started_vcpus_must_be_dead() {
     let mut heartbeat = Heartbeat::new(LIMIT, 3);
+    heartbeat.look(2, 0, Found::NotStarted, false, NONE);
     heartbeat.look(0, 0, DEAF, false, NONE);
     assert_eq!(heartbeat.look(1, 0, IDLE, true, NONE), LIMIT);
     assert_eq!(heartbeat.look(0, LIMIT - 10, DEAF, false, NONE), 10);
@@ -90,6 +91,19 @@ fn all_started_vcpus_must_be_dead() {
     assert!(!heartbeat.is_hung(|index| if index == 1 { INTERRUPT } else { NONE }), "it can be woken meanwhile");
     assert_eq!(heartbeat.last(1), Some((LIMIT, IDLE)));
     assert_eq!(heartbeat.last(3), None);
+}
+
+#[test]
+fn silence_counts_from_the_first_look() {
+    let mut heartbeat = Heartbeat::new(LIMIT, 2);
+    assert_eq!(heartbeat.look(0, 5 * LIMIT, DEAF, false, NONE), LIMIT);
+    assert!(!heartbeat.is_hung(|_| NONE), "it is watched from now on");
+    heartbeat.look(0, 6 * LIMIT, DEAF, false, NONE);
+    assert!(!heartbeat.is_hung(|_| NONE), "nobody has looked at vCPU 1");
+    heartbeat.look(1, 9 * LIMIT, DEAF, false, NONE);
+    assert!(!heartbeat.is_hung(|_| NONE));
+    heartbeat.look(1, 10 * LIMIT, DEAF, false, NONE);
+    assert!(heartbeat.is_hung(|_| NONE));
 }
 
 #[test]
