@@ -129,6 +129,7 @@ impl<'bench> MachineBuilder<'bench> {
             cpus: self.cpus,
             cpu_model: self.cpu_model.into(),
             memory_mib: self.memory_mib,
+            trace_marks: false,
             image,
             run_dir: run_dir.clone(),
         };

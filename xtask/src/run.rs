@@ -95,6 +95,7 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         cpus: options.cpus,
         cpu_model: options.cpu_model.clone(),
         memory_mib: options.memory,
+        trace_marks: false,
         image: image.clone(),
         run_dir,
     };

@@ -79,7 +79,8 @@ pub fn symbolize(text: &str, kernel: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn functions_at(loader: &addr2line::Loader, address: u64) -> Result<Vec<String>> {
+/// The functions at an address, the innermost first: `function at file:line`.
+pub(crate) fn functions_at(loader: &addr2line::Loader, address: u64) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     let mut frames = loader.find_frames(address).map_err(|error| anyhow!("{error}"))?;
     while let Some(frame) = frames.next().map_err(|error| anyhow!("{error}"))? {

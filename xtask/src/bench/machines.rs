@@ -6,9 +6,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::rows::{self, Figures};
+use super::rows::{self, Figures, Told};
+use super::trace::{self, Trace};
 use crate::build::Built;
 use crate::disk_image::{self, Payload};
 use crate::machine::{DEFAULT_CPU_MODEL, Firmware, Kind, Machine, Session};
@@ -22,6 +23,15 @@ const GUEST: &str = "bench";
 const MEMORY_MIB: u32 = 256;
 /// Wall-clock time after which an emulator counts as hung.
 const HUNG_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// What is known of a row.
+#[derive(Debug, Clone)]
+pub(super) struct Measured {
+    /// The guest's figures.
+    pub(super) figures: Figures,
+    /// One operation's instructions, where the machine can write them down and the row is marked.
+    pub(super) trace: Option<Trace>,
+}
 
 /// A machine and what it measures.
 #[derive(Debug)]
@@ -56,7 +66,7 @@ impl Setting {
         workspace: &Workspace,
         built: &Built,
         kind: Kind,
-    ) -> Result<BTreeMap<String, Figures>> {
+    ) -> Result<BTreeMap<String, Measured>> {
         let run_dir = run::fresh_run_dir(workspace, &format!("bench-{}", self.name))?;
         let machine = Machine {
             kind,
@@ -64,6 +74,7 @@ impl Setting {
             cpus: 1,
             cpu_model: DEFAULT_CPU_MODEL.to_owned(),
             memory_mib: MEMORY_MIB,
+            trace_marks: kind == Kind::Bochs,
             image: run_dir.join("lamina.img"),
             run_dir,
         };
@@ -73,9 +84,23 @@ impl Setting {
         let said = session.wait_end()?;
         let rows = rows::heard(&said, GUEST)
             .with_context(|| format!("the machine for {} (its log: {})", self.name, session.log().display()))?;
-        fs::remove_file(&machine.image).with_context(|| format!("cannot remove {}", machine.image.display()))?;
-        // Every machine measures what costs nothing, and whatever else it has to; what was asked of it counts.
-        Ok(rows.into_iter().filter(|(row, _)| self.measures(row)).collect())
+        let mut traces =
+            if machine.trace_marks { trace::read(session.emulator_log())? } else { Vec::new() }.into_iter();
+        // These are large, and made anew each time.
+        for file in [&machine.image, session.emulator_log()] {
+            fs::remove_file(file).with_context(|| format!("cannot remove {}", file.display()))?;
+        }
+        let mut measured = BTreeMap::new();
+        for Told { name, marked, figures } in rows {
+            let trace = trace::least(traces.by_ref().take(marked));
+            if machine.trace_marks && marked > 0 && trace.is_none() {
+                bail!("{name}: the emulator wrote no instructions down");
+            }
+            measured.insert(name, Measured { figures, trace });
+        }
+        // Each measures what costs nothing; what was asked of it counts.
+        measured.retain(|row, _| self.measures(row));
+        Ok(measured)
     }
 
     fn config(&self) -> Result<Config> {

@@ -119,16 +119,25 @@ pub(super) struct Figures {
     pub(super) max: u64,
 }
 
-/// The rows that this guest's lines on the serial console tell, and how many it says that it told.
-pub(super) fn heard(text: &str, guest: &str) -> Result<BTreeMap<String, Figures>> {
+/// A row as the guest tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    /// What the guest calls it.
+    pub(super) name: String,
+    /// How many of its rounds have a mark before and behind them.
+    pub(super) marked: usize,
+    /// What was measured.
+    pub(super) figures: Figures,
+}
+
+/// The rows that this guest's lines on the serial console tell, in their order in time.
+pub(super) fn heard(text: &str, guest: &str) -> Result<Vec<Told>> {
     let begin = format!("{guest}| ");
     let lines = || text.lines().filter_map(|line| line.split_once(&begin).map(|(_, said)| said.trim_end()));
-    let mut rows = BTreeMap::new();
-    for line in lines() {
-        let Some(row) = line.strip_prefix(LINE) else { continue };
-        let (name, figures) = parse(row).with_context(|| format!("the guest's line is garbled: {line}"))?;
-        rows.insert(name, figures);
-    }
+    let rows = lines()
+        .filter_map(|line| line.strip_prefix(LINE))
+        .map(|row| parse(row).with_context(|| format!("the guest's line is garbled: {row}")))
+        .collect::<Result<Vec<_>>>()?;
     let Some(verdict) = lines().find_map(|line| line.strip_prefix("verdict: ")) else {
         bail!("the guest came to no verdict");
     };
@@ -140,27 +149,29 @@ pub(super) fn heard(text: &str, guest: &str) -> Result<BTreeMap<String, Figures>
     }
 }
 
-/// `NAME rounds=N mean=N min=N p50=N p99=N max=N`.
-fn parse(row: &str) -> Option<(String, Figures)> {
+/// `NAME rounds=N marked=N mean=N min=N p50=N p99=N max=N`.
+fn parse(row: &str) -> Option<Told> {
     let mut words = row.split(' ');
     let name = words.next()?.to_owned();
     let mut next = |key: &str| words.next()?.strip_prefix(key)?.strip_prefix('=')?.parse().ok();
+    let rounds = next("rounds")?;
+    let marked = usize::try_from(next("marked")?).ok()?;
     let figures = Figures {
-        rounds: next("rounds")?,
+        rounds,
         mean: next("mean")?,
         min: next("min")?,
         p50: next("p50")?,
         p99: next("p99")?,
         max: next("max")?,
     };
-    words.next().is_none().then_some((name, figures))
+    words.next().is_none().then_some(Told { name, marked, figures })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ROW: &str = "row: cpuid rounds=20 mean=998 min=997 p50=997 p99=999 max=3917";
+    const ROW: &str = "row: cpuid rounds=20 marked=3 mean=998 min=997 p50=997 p99=999 max=3917";
 
     fn console(lines: &[&str]) -> String {
         lines.iter().map(|line| format!("[    0.1] INFO  x\nlamina> bench| {line}\n")).collect()
@@ -171,7 +182,7 @@ mod tests {
         let text = console(&["hello", ROW, "verdict: pass bench: 1 rows (4 checks)"]);
         let rows = heard(&text, "bench").unwrap();
         let figures = Figures { rounds: 20, mean: 998, min: 997, p50: 997, p99: 999, max: 3917 };
-        assert_eq!(rows.into_iter().collect::<Vec<_>>(), [("cpuid".to_owned(), figures)]);
+        assert_eq!(rows, [Told { name: "cpuid".to_owned(), marked: 3, figures }]);
     }
 
     #[test]
@@ -180,7 +191,9 @@ mod tests {
         assert_eq!(error(&[ROW]), "the guest came to no verdict");
         assert_eq!(error(&[ROW, "verdict: pass bench: 2 rows (4 checks)"]), "the guest told 2 rows, 1 were heard");
         assert_eq!(error(&[ROW, "verdict: fail bench: no"]), "the guest's verdict: fail bench: no");
-        for garbled in ["row: cpuid rounds=20", "row: cpuid rounds=20 mean=1 min=x p50=1 p99=1 max=1", "row: x"] {
+        for garbled in
+            ["row: cpuid rounds=20", "row: cpuid rounds=20 marked=0 mean=1 min=x p50=1 p99=1 max=1", "row: x"]
+        {
             assert!(error(&[garbled]).contains("garbled"), "{garbled}");
         }
         assert!(error(&[&format!("{ROW} more=1")]).contains("garbled"));

@@ -5,7 +5,12 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::machines::Measured;
 use super::rows::{Description, Figures, Rows};
+use super::trace::Work;
+
+/// The heads of Lamina's columns.
+const HEAD: [&str; 9] = ["operation", "min", "p50", "p99", "max", "exits", "VMREAD", "VMWRITE", "LOCK"];
 
 /// Stands where there is no figure.
 const NONE: &str = "-";
@@ -13,21 +18,27 @@ const NONE: &str = "-";
 /// The rows that were measured, each with its description, in the order of the descriptions.
 fn measured<'a>(
     rows: &'a Rows,
-    figures: &'a BTreeMap<String, Figures>,
-) -> impl Iterator<Item = (&'a Description, &'a Figures)> {
+    figures: &'a BTreeMap<String, Measured>,
+) -> impl Iterator<Item = (&'a Description, &'a Measured)> {
     rows.descriptions.iter().filter_map(|row| Some((row, figures.get(&row.name)?)))
 }
 
 /// The table, in columns.
-pub(super) fn text(rows: &Rows, figures: &BTreeMap<String, Figures>) -> String {
-    let mut head: Vec<String> = ["operation", "rounds", "min", "p50", "p99", "max"].map(str::to_owned).into();
+pub(super) fn text(rows: &Rows, figures: &BTreeMap<String, Measured>) -> String {
+    let mut head: Vec<String> = HEAD.map(str::to_owned).into();
     head.extend(rows.peers.iter().map(|peer| peer.title.clone()));
     head.extend(["goal", "p50/goal"].map(str::to_owned));
     let mut lines = vec![head];
-    for (row, figures) in measured(rows, figures) {
-        let Figures { rounds, min, p50, p99, max, .. } = figures;
+    for (row, Measured { figures, trace }) in measured(rows, figures) {
+        let Figures { min, p50, p99, max, .. } = figures;
         let mut line = vec![row.title.clone()];
-        line.extend([rounds, min, p50, p99, max].map(u64::to_string));
+        line.extend([min, p50, p99, max].map(u64::to_string));
+        line.extend(match trace.as_ref().map(|trace| trace.work) {
+            Some(Work { exits, vmreads, vmwrites, locked, .. }) => {
+                [exits, vmreads, vmwrites, locked].map(|count| count.to_string())
+            }
+            None => [NONE; 4].map(str::to_owned),
+        });
         let or_none = |ticks: Option<&u64>| ticks.map_or(NONE.to_owned(), u64::to_string);
         line.extend(rows.peers.iter().map(|peer| or_none(row.peers.get(&peer.name))));
         line.push(or_none(row.goal.as_ref()));
@@ -35,7 +46,7 @@ pub(super) fn text(rows: &Rows, figures: &BTreeMap<String, Figures>) -> String {
         lines.push(line);
     }
     let mut text = align(&lines);
-    text += "\nTSC ticks for one operation. ";
+    text += "\nTSC ticks for one operation; what it did once. ";
     for peer in &rows.peers {
         let _ = write!(text, "{}: {}. ", peer.title, peer.what);
     }
@@ -68,12 +79,16 @@ fn align(lines: &[Vec<String>]) -> String {
 }
 
 /// The same as JSON: `machine` as given, and `rows` by name.
-pub(super) fn json(rows: &Rows, figures: &BTreeMap<String, Figures>, machine: &str) -> Value {
-    let row = |(row, figures): (&Description, &Figures)| {
-        let Figures { rounds, mean, min, p50, p99, max } = figures;
+pub(super) fn json(rows: &Rows, figures: &BTreeMap<String, Measured>, machine: &str) -> Value {
+    let row = |(row, measured): (&Description, &Measured)| {
+        let Figures { rounds, mean, min, p50, p99, max } = measured.figures;
+        let work = measured.trace.as_ref().map(|trace| trace.work).map(|work| {
+            let Work { exits, vmreads, vmwrites, locked, host } = work;
+            json!({ "exits": exits, "vmreads": vmreads, "vmwrites": vmwrites, "locked": locked, "host_instructions": host })
+        });
         json!({
             "name": row.name, "title": row.title, "rounds": rounds,
-            "mean": mean, "min": min, "p50": p50, "p99": p99, "max": max,
+            "mean": mean, "min": min, "p50": p50, "p99": p99, "max": max, "once": work,
             "goal": row.goal, "peers": row.peers,
         })
     };
@@ -84,6 +99,7 @@ pub(super) fn json(rows: &Rows, figures: &BTreeMap<String, Figures>, machine: &s
 mod tests {
     use super::*;
     use crate::bench::rows::Peer;
+    use crate::bench::trace::Trace;
 
     fn rows() -> Rows {
         let row = |name: &str, goal, peers: &[(&str, u64)]| Description {
@@ -98,19 +114,21 @@ mod tests {
         }
     }
 
-    fn figures(names: &[&str]) -> BTreeMap<String, Figures> {
+    fn figures(names: &[&str]) -> BTreeMap<String, Measured> {
         let figures = Figures { rounds: 10, mean: 260, min: 249, p50: 250, p99: 300, max: 12345 };
-        names.iter().map(|&name| (name.to_owned(), figures)).collect()
+        let work = Work { exits: 1, vmreads: 5, vmwrites: 2, locked: 3, host: 240 };
+        let trace = |name| (name == "b").then(|| Trace { work, ..Trace::default() });
+        names.iter().map(|&name| (name.to_owned(), Measured { figures, trace: trace(name) })).collect()
     }
 
     #[test]
     fn the_table_is_in_columns_and_in_the_order_of_the_rows() {
         let expected = "\
-operation  rounds  min  p50  p99    max   KVM  goal  p50/goal
-row b          10  249  250  300  12345  4000   100       2.5
-row a          10  249  250  300  12345     -     -         -
+operation  min  p50  p99    max  exits  VMREAD  VMWRITE  LOCK   KVM  goal  p50/goal
+row b      249  250  300  12345      1       5        2     3  4000   100       2.5
+row a      249  250  300  12345      -       -        -     -     -     -         -
 
-TSC ticks for one operation. KVM: another one.
+TSC ticks for one operation; what it did once. KVM: another one.
 ";
         assert_eq!(text(&rows(), &figures(&["a", "b"])), expected);
     }
@@ -128,6 +146,7 @@ TSC ticks for one operation. KVM: another one.
         assert_eq!(json["rows"].as_array().unwrap().len(), 1);
         let row = &json["rows"][0];
         assert_eq!((&row["name"], &row["mean"], &row["p99"]), (&"b".into(), &260.into(), &300.into()));
+        assert_eq!(row["once"]["vmreads"], 5);
         assert_eq!((&row["goal"], &row["peers"]["kvm"]), (&100.into(), &4000.into()));
     }
 }

@@ -12,6 +12,9 @@ use crate::process;
 /// MSRs that the strict mode must know for a stock Linux to boot.
 const MSRS: &str = include_str!("../../data/bochs-msrs.txt");
 
+/// How many pairs of marks are traced.
+const TRACES_MAX: usize = 512;
+
 const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 const VGA_BIOS: &str = "/usr/share/bochs/VGABIOS-lgpl-latest";
 const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
@@ -35,8 +38,12 @@ pub(super) fn command(machine: &Machine, serial_port: u16) -> Result<Command> {
     };
     write("bochsrc", &settings(machine, serial_port))?;
     write("msrs", MSRS)?;
-    // Debian's build starts in its debugger: one `continue` and it never asks again.
-    write("debugger", "c\n")?;
+    // Debian's build starts in its debugger: one `continue` and it never asks again, but for marks.
+    let between_marks = "trace on\nc\ntrace off\nc\n";
+    write(
+        "debugger",
+        &format!("c\n{}", if machine.trace_marks { between_marks.repeat(TRACES_MAX) } else { String::new() }),
+    )?;
     let mut command = Command::new(program);
     command.args(["-q", "-f", "bochsrc", "-rc", "debugger"]);
     command.current_dir(folder).env("SDL_VIDEODRIVER", "dummy").env("SDL_AUDIODRIVER", "dummy");
@@ -47,7 +54,8 @@ pub(super) fn command(machine: &Machine, serial_port: u16) -> Result<Command> {
 const RTC_START_UNIX_S: u64 = 1_767_225_600;
 
 fn settings(machine: &Machine, serial_port: u16) -> String {
-    let Machine { cpu_model, cpus, memory_mib, image, .. } = machine;
+    let Machine { cpu_model, cpus, memory_mib, image, trace_marks, .. } = machine;
+    let magic_break = u8::from(*trace_marks);
     let image = image.display();
     let firmware = match machine.firmware {
         Firmware::Bios => format!("romimage: file={BIOS}"),
@@ -66,6 +74,7 @@ fn settings(machine: &Machine, serial_port: u16) -> String {
          boot: disk\n\
          ata0-master: type=disk, mode=flat, path=\"{image}\"\n\
          com1: enabled=1, mode=socket-client, dev=127.0.0.1:{serial_port}\n\
+         magic_break: enabled={magic_break}\n\
          sound: waveoutdrv=dummy\n\
          speaker: enabled=0\n\
          log: bochs.log\n\

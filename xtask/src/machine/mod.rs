@@ -62,6 +62,8 @@ pub struct Machine {
     pub cpus: u32,
     /// How much memory it has, in MiB.
     pub memory_mib: u32,
+    /// Bochs alone: writes every instruction from each odd mark (`XCHG BX, BX`) to the next one into the emulator's log.
+    pub trace_marks: bool,
     /// The disk image it boots from; written to by the emulator's locking, so each run has its own.
     pub image: PathBuf,
     /// An existing folder for settings and logs.

@@ -255,6 +255,12 @@ impl Session {
         &self.log
     }
 
+    /// Where the emulator's own messages are.
+    #[must_use]
+    pub fn emulator_log(&self) -> &std::path::Path {
+        self.emulator.log()
+    }
+
     /// The end of the serial log, for an error message.
     fn tail(&self) -> String {
         let text = self.text();

@@ -84,7 +84,7 @@ fn timer(report: &mut Report) {
                 in("ecx") apic::TSC_DEADLINE_MSR, in("r9d") low, in("r10d") high)
         }
     });
-    report.row("timer-spinning", || {
+    report.row_without_marks("timer-spinning", || {
         let before = arm();
         cpu::enable_interrupts();
         // SAFETY: the timer's handler raises the count.
@@ -94,7 +94,7 @@ fn timer(report: &mut Report) {
         cpu::disable_interrupts();
         LATE.load(Relaxed)
     });
-    report.row("timer-halted", || {
+    report.row_without_marks("timer-halted", || {
         let before = arm();
         cpu::halt_until(|| COUNT.load(Relaxed) != before);
         LATE.load(Relaxed)

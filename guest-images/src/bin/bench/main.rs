@@ -2,7 +2,7 @@
 //! emulator that counts them, cycles on a real processor. What the processor does by itself is measured too, to see that it does.
 //!
 //! Command line: `rounds=N` of each row (default 2000), `touch_kib=N`: measures only the first touch of pages of that size.
-//! Expected: a line `row: NAME rounds=N mean=N min=N p50=N p99=N max=N` for each row, then `verdict: pass bench: N rows`.
+//! Expected: a line `row: NAME rounds=N marked=N mean=N min=N p50=N p99=N max=N` for each row, then `verdict: pass bench: N rows`.
 #![no_std]
 #![no_main]
 

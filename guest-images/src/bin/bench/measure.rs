@@ -6,6 +6,8 @@ use guest::{check, println};
 pub(crate) const ROUNDS_MAX: usize = 4096;
 /// Rounds before those that count, so that what is done once only is not in them.
 const WARM_UP: usize = 16;
+/// Rounds with a mark before and behind the operation. Of several, one is without what happens now and then.
+const MARKED: usize = 3;
 /// The most rows.
 const ROWS_MAX: usize = 64;
 
@@ -34,10 +36,17 @@ macro_rules! timed {
 }
 pub(crate) use timed;
 
+/// Does nothing, and is what the emulator Bochs can be told to stop at: who traces instructions begins and ends there.
+fn mark() {
+    // SAFETY: BX is exchanged with itself.
+    unsafe { core::arch::asm!("xchg bx, bx", options(nomem, nostack, preserves_flags)) };
+}
+
 /// What a number of rounds came to, in TSC ticks.
 struct Row {
     name: &'static str,
     rounds: usize,
+    marked: usize,
     mean: u64,
     min: u32,
     p50: u32,
@@ -65,9 +74,15 @@ impl Report {
         for _ in 0..WARM_UP {
             operation();
         }
-        let samples = &mut self.samples[..self.rounds];
-        samples.fill_with(operation);
-        self.add(name, self.rounds);
+        self.measure(name, MARKED, core::iter::repeat(()), |()| operation());
+    }
+
+    /// The same for one that is more than what is between two readings of the TSC, so that marks around it would say nothing.
+    pub(crate) fn row_without_marks(&mut self, name: &'static str, mut operation: impl FnMut() -> u32) {
+        for _ in 0..WARM_UP {
+            operation();
+        }
+        self.measure(name, 0, core::iter::repeat(()), |()| operation());
     }
 
     /// Measures an operation on each of these, which it can be done to only once; all rounds at most.
@@ -75,19 +90,36 @@ impl Report {
         &mut self,
         name: &'static str,
         things: impl Iterator<Item = T>,
+        operation: impl FnMut(T) -> u32,
+    ) {
+        self.measure(name, MARKED, things, operation);
+    }
+
+    fn measure<T>(
+        &mut self,
+        name: &'static str,
+        marked: usize,
+        things: impl Iterator<Item = T>,
         mut operation: impl FnMut(T) -> u32,
     ) {
         let mut rounds = 0;
         for (sample, thing) in self.samples[..self.rounds].iter_mut().zip(things) {
+            let is_marked = rounds < marked;
+            if is_marked {
+                mark();
+            }
             *sample = operation(thing);
+            if is_marked {
+                mark();
+            }
             rounds += 1;
         }
         check!(rounds > 0, "{name}: nothing to measure");
-        self.add(name, rounds);
+        self.add(name, rounds, marked.min(rounds));
     }
 
     /// Makes a row of the first samples.
-    fn add(&mut self, name: &'static str, rounds: usize) {
+    fn add(&mut self, name: &'static str, rounds: usize, marked: usize) {
         let samples = &mut self.samples[..rounds];
         samples.sort_unstable();
         // By the nearest rank: so many per cent of all rounds took no longer.
@@ -96,6 +128,7 @@ impl Report {
         self.rows[self.len] = Some(Row {
             name,
             rounds,
+            marked,
             mean: sum / rounds as u64,
             min: samples[0],
             p50: percentile(50),
@@ -107,8 +140,8 @@ impl Report {
 
     /// Prints a line for each row; gives how many there are.
     pub(crate) fn print(&self) -> usize {
-        for Row { name, rounds, mean, min, p50, p99, max } in self.rows.iter().flatten() {
-            println!("row: {name} rounds={rounds} mean={mean} min={min} p50={p50} p99={p99} max={max}");
+        for Row { name, rounds, marked, mean, min, p50, p99, max } in self.rows.iter().flatten() {
+            println!("row: {name} rounds={rounds} marked={marked} mean={mean} min={min} p50={p50} p99={p99} max={max}");
         }
         self.len
     }
