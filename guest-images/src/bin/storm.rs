@@ -78,7 +78,7 @@ fn timer() -> ! {
     apic::write(register::DIVIDE, apic::DIVIDE_BY_1);
     apic::write(register::LVT_TIMER, u32::from(VECTOR) | apic::TIMER_PERIODIC);
     apic::write(register::INITIAL_COUNT, PERIOD);
-    for_ever(|| halt_once())
+    for_ever(halt_once)
 }
 
 fn wake_and_halt(other: usize) -> ! {
