@@ -2,6 +2,7 @@
 
 mod baseline;
 mod machines;
+mod plot;
 mod profile;
 mod rows;
 mod table;
@@ -117,7 +118,7 @@ pub fn execute(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints one form and writes both.
+/// Prints one form and writes both, and a picture.
 fn answer(workspace: &Workspace, options: &Options, rows: &Rows, figures: &BTreeMap<String, Measured>) -> Result<()> {
     let machine = match options.machine {
         Kind::Bochs => format!("Bochs, {DEFAULT_CPU_MODEL}, one CPU: ticks are instructions"),
@@ -131,6 +132,7 @@ fn answer(workspace: &Workspace, options: &Options, rows: &Rows, figures: &BTree
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    plot::write(&folder.join("bench.svg"), rows, figures)?;
     print!("{}", if options.json { json } else { table });
     Ok(())
 }
