@@ -110,7 +110,7 @@ fn alive(bench: &Bench) -> Result<()> {
 
 /// A guest that is dead is not found hung while it is paused, for no time of its own passes.
 fn paused(bench: &Bench) -> Result<()> {
-    let mut session = bench.machine().config(&hang("halt", "watchdog = \"600s\"")).boot()?;
+    let mut session = bench.machine().config(&hang("halt", "watchdog = \"2s\"")).boot()?;
     session.expect("halt| hang: halted for ever")?;
     session.send("")?;
     session.expect(xtask::machine::PROMPT)?;
