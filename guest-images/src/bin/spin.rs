@@ -1,5 +1,5 @@
 //! Never yields: says one line, then jumps to itself with interrupts off, for ever. No verdict: whoever runs it
-//! must take the CPU away from it, and stop it.
+//! must take the CPU away from it, and stop it. `interrupts=1`: with interrupts on, of which none comes.
 //!
 //! Command line: `cpus=N` spins on N processors (default 1; more than there are is a failed verdict); `at=ADDRESS` puts the jump
 //! at this address of RAM, which must be free.
@@ -21,7 +21,11 @@ fn main() {
             smp::start(index, |_| spin());
         }
     }
-    println!("spin: spinning for ever with interrupts off on {cpus} CPU(s)");
+    println!("spin: spinning for ever on {cpus} CPU(s)");
+    if option("interrupts") == Some(1) {
+        guest::pic::init();
+        cpu::enable_interrupts();
+    }
     if let Some(address) = option("at") {
         spin_at(address);
     }

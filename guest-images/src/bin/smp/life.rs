@@ -120,6 +120,9 @@ fn init_and_start_again(index: usize) {
 }
 
 fn beat(_: usize) -> ! {
+    // Bochs 2.7 takes a CPU out of a guest for another CPU's interrupt only while the guest has interrupts enabled; with them off it
+    // would go on to the end of its slice.
+    cpu::enable_interrupts();
     loop {
         HEARTBEAT.fetch_add(1, SeqCst);
         core::hint::spin_loop();
